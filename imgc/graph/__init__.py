@@ -1,0 +1,26 @@
+"""The compiler: a platform becomes a plan, a plan a graph of steps, and every step gets a key.
+
+Importing this package is cheap; networkx is loaded when :func:`lower` is called.
+"""
+
+from imgc.graph.keys import key_of, keys, manifest
+from imgc.graph.lower import Discovered, boot_step, lower, steps_in_order
+from imgc.graph.plan import Plan, compile_plan
+from imgc.graph.step import PHASES, PROTOCOL, Fact, Kind, Step
+
+__all__ = [
+    "PHASES",
+    "PROTOCOL",
+    "Discovered",
+    "Fact",
+    "Kind",
+    "Plan",
+    "Step",
+    "boot_step",
+    "compile_plan",
+    "key_of",
+    "keys",
+    "lower",
+    "manifest",
+    "steps_in_order",
+]
