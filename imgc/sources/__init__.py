@@ -1,0 +1,1 @@
+"""The outside world as imgc sees it: the host's package mirrors."""
