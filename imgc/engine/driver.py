@@ -1,0 +1,123 @@
+"""What the DIB driver itself does to the tree between phases.  Runs inside the sandbox, as root, outside the chroot.
+
+Started as ``python3 -I -S driver.py ACTION JSON`` where JSON holds the step's options; free of imports beyond the
+standard library.  Each action says which of the stock driver's steps it stands for.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import sys
+
+BUILD = "/imgc/build"
+ROOTFS = BUILD + "/mnt"
+HOOKS = BUILD + "/hooks"
+HOOK_NAME = re.compile(r"[0-9A-Za-z_-]+")
+
+
+def resolv_conf(options):
+    """Put the host's name servers into the tree; elements find the tree's own file as resolv.conf.ORIG."""
+    path = ROOTFS + "/etc/resolv.conf"
+    if os.path.lexists(path):
+        os.rename(path, path + ".ORIG")
+    for name in (path, BUILD + "/resolv.conf"):
+        with open(name, "w", encoding="utf-8") as file:
+            file.write(options["resolv_conf"])
+    os.chmod(path, 0o777)
+
+
+def install_type(options):
+    """Tell every later phase the default install type, as the stock driver does from extra-data.d on."""
+    os.makedirs(HOOKS + "/environment.d", exist_ok=True)
+    with open(HOOKS + "/environment.d/11-dib-install-type.bash", "w", encoding="utf-8") as file:
+        file.write('export DIB_DEFAULT_INSTALLTYPE=${DIB_DEFAULT_INSTALLTYPE:-"%s"}\n' % options["install-type"])
+
+
+def fstab(options):
+    """Describe the disk that the assembler is going to make; an image that is only a tree has none."""
+    if not options:
+        return
+    passes = 1 if options["filesystem"].startswith("ext") else 0
+    lines = [f"LABEL={options['label']} / {options['filesystem']} defaults 0 {passes}\n"]
+    if options["boot"] in ("efi", "both"):
+        # nofail: the loader there is found by the firmware; a machine must come up without the mount.
+        lines.append("LABEL=ESP /boot/efi vfat umask=0077,nofail 0 2\n")
+        os.makedirs(ROOTFS + "/boot/efi", exist_ok=True)
+    with open(ROOTFS + "/etc/fstab", "w", encoding="utf-8") as file:
+        file.writelines(lines)
+
+
+def finalise(options):
+    """Leave no trace of the build: the tree's own resolv.conf, an empty /tmp, empty logs."""
+    restore_resolv_conf()
+    for directory in ("/tmp", "/var/tmp"):
+        empty(ROOTFS + directory)
+    for directory, _, names in os.walk(ROOTFS + "/var/log"):
+        for name in names:
+            truncate(os.path.join(directory, name))
+    for directory, _, names in os.walk(ROOTFS + "/root"):
+        for name in names:
+            if name.endswith(".log") and stat.S_ISREG(os.lstat(os.path.join(directory, name)).st_mode):
+                os.unlink(os.path.join(directory, name))
+    for name in ("/proc", "/sys", "/dev"):
+        empty(ROOTFS + name)
+
+
+def restore_resolv_conf():
+    """An element that made resolv.conf a link wants it kept; everything else gets its original back."""
+    path = ROOTFS + "/etc/resolv.conf"
+    if os.path.islink(path):
+        if os.path.lexists(path + ".ORIG"):
+            os.unlink(path + ".ORIG")
+        return
+    if os.path.lexists(path):
+        os.unlink(path)
+    if os.path.lexists(path + ".ORIG"):
+        os.rename(path + ".ORIG", path)
+
+
+def empty(directory):
+    if not os.path.isdir(directory) or os.path.islink(directory):
+        return
+    for name in os.listdir(directory):
+        path = os.path.join(directory, name)
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+
+
+def truncate(path):
+    if stat.S_ISREG(os.lstat(path).st_mode) and os.path.getsize(path):
+        os.truncate(path, 0)
+
+
+def discover(options):
+    """List the hooks that can run, by phase, as they are after extra-data.d wrote into the hooks tree."""
+    found = {}
+    for phase in options["phases"]:
+        directory = os.path.join(HOOKS, phase)
+        for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
+            path = os.path.join(directory, name)
+            if HOOK_NAME.fullmatch(name) and os.path.isfile(path) and os.access(path, os.X_OK):
+                with open(path, "rb") as file:
+                    digest = "sha256:" + hashlib.sha256(file.read()).hexdigest()
+                mode = stat.S_IMODE(os.stat(path).st_mode)
+                found.setdefault(phase, []).append([name, digest, mode])
+    with open("/imgc/work/discovered.json", "w", encoding="utf-8") as file:
+        json.dump(found, file)
+
+
+ACTIONS = {
+    "resolv-conf": resolv_conf,
+    "install-type": install_type,
+    "fstab": fstab,
+    "finalise": finalise,
+    "discover": discover,
+}
+
+if __name__ == "__main__":
+    ACTIONS[sys.argv[1]](json.loads(sys.argv[2]))

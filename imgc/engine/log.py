@@ -1,0 +1,58 @@
+"""The complete log of a build: every event and every line, as text, in one file that is never cut."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from pathlib import Path
+from types import TracebackType
+
+from imgc.engine import events
+
+#: Logs kept per platform.
+KEPT = 50
+
+
+class Log:
+    """A reader of the event stream that writes ``<directory>/<time>.log``; use it as a context manager."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        for old in sorted(directory.glob("*.log"))[: -KEPT + 1]:
+            old.unlink(missing_ok=True)
+        stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H-%M-%S.%f")
+        self.path = directory / f"{stamp}-{os.getpid()}.log"
+        self._file = self.path.open("w", encoding="utf-8", errors="replace", buffering=1)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def __call__(self, event: events.Event) -> None:
+        time = datetime.datetime.fromtimestamp(event.time, datetime.timezone.utc)
+        self._file.write(f"{time:%Y-%m-%d %H:%M:%S}.{time.microsecond // 1000:03d} | {text(event)}\n")
+
+
+def text(event: events.Event) -> str:
+    """An event as a line of the log."""
+    if isinstance(event, events.Line):
+        return f"{event.step} | {event.text}"
+    if isinstance(event, events.BuildStarted):
+        return f"build {event.platform}: {event.total} steps, {event.cached} cached"
+    if isinstance(event, events.StepStarted):
+        return f"{event.step} started, key {event.key}"
+    if isinstance(event, events.StepFinished):
+        return f"{event.step} finished in {event.seconds:.2f} s"
+    if isinstance(event, events.StepCached):
+        return f"{event.step} cached, key {event.key}"
+    if isinstance(event, events.StepFailed):
+        return f"{event.step} FAILED after {event.seconds:.2f} s: {event.message} {event.file}".rstrip()
+    if isinstance(event, events.ArtifactReady):
+        return f"{event.path} ready: {event.size} bytes, sha256 {event.sha256}"
+    if isinstance(event, events.BuildFinished):
+        return f"build {event.platform} {event.status}: {event.ran} steps ran, {event.cached} cached"
+    return repr(event)

@@ -1,0 +1,250 @@
+"""The room where steps run: private mount and process namespaces around a read-only host.
+
+:meth:`Sandbox.run` describes one run as a :class:`SandboxPlan` (a JSON file) and starts
+:mod:`imgc.engine.sandbox_init` with it.  Inside, every path is the same on every host:
+
+======================  ==========================================================================================
+``/imgc/build``         the build's state: ``mnt/`` (rootfs), ``hooks/``, ``out/`` (cwd of hooks outside the chroot)
+``/imgc/cache``         downloads that outlive a build (``DIB_IMAGE_CACHE``)
+``/imgc/elements/<n>``  the element search paths
+``/imgc/dib``           diskimage-builder's own files (``_LIB`` is ``/imgc/dib/lib``)
+``/imgc/bin``           sudo, python3 and the hook runner
+``/imgc/work``          where a step that makes files (a disk, an output) leaves them
+``/imgc/home``          HOME: empty, and gone afterwards
+======================  ==========================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imgc import process
+from imgc.engine import host
+from imgc.errors import ImgcError
+
+if TYPE_CHECKING:
+    from imgc.engine.store import Store
+
+BUILD = "/imgc/build"
+CACHE = "/imgc/cache"
+ELEMENTS = "/imgc/elements"
+DIB = "/imgc/dib"
+BIN = "/imgc/bin"
+WORK = "/imgc/work"
+HOME = "/imgc/home"
+PACKAGE = "/imgc/package"
+#: The bundle of certificates, at the same path inside and outside the chroot.
+CA_BUNDLE = "/dev/imgc/ca-certificates.crt"
+
+_HERE = Path(__file__).parent
+_INIT = _HERE / "sandbox_init.py"
+_FILES = _HERE / "sandbox_files"
+_SETUP_FAILED = 125
+#: Directories of the host that the sandbox replaces; what is needed from below them is bound one by one.
+_REPLACED = ("/tmp", "/run", "/dev", "/proc", "/sys", "/imgc", "/var/tmp")
+
+
+@dataclass(frozen=True)
+class State:
+    """Layers to mount on ``/imgc/build``, topmost first, as host paths; without ``upper`` it is read-only."""
+
+    lowers: tuple[str, ...]
+    upper: str = ""
+    work: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to mount in the rootfs: /proc, /dev and /sys (``system``), the hooks tree (``hooks``), earlier mounts.
+
+    ``built`` moves the rootfs to ``built/``, as the protocol has it in block-device.d.
+    """
+
+    system: bool = False
+    hooks: bool = False
+    built: bool = False
+    replay: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Payload:
+    """The program to run: argument list, whole environment, working directory, and the chroot (empty: none)."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str = "/"
+    chroot: str = ""
+    ignore_syncs: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a payload ended: exit status, the mounts it left in the target, processes it left running (now ended)."""
+
+    status: int
+    mounts: tuple[Mapping[str, Any], ...] = ()
+    processes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """Everything that stays the same for all runs of one build."""
+
+    cache: Path
+    search_paths: tuple[str, ...] = ()
+    functions: str = ""
+    readable: tuple[str, ...] = ()
+
+    def run(
+        self,
+        payload: Payload,
+        work: Path,
+        *,
+        state: State | None = None,
+        target: Target | None = None,
+        binds: Sequence[tuple[str, str, str]] = (),
+        on_line: Callable[[str], None] | None = None,
+    ) -> Outcome:
+        """Run a payload to its end and say how it ended.  ``work`` is an existing scratch directory of this run.
+
+        Raises E303 when the sandbox cannot be made and E307 when the build is interrupted; a payload that fails is
+        not an error here.
+        """
+        plan = self._write_plan(payload, work, state, target, binds)
+        done = process.run(self._command(plan), on_line=on_line, check=False)
+        report = work / "report.json"
+        text = report.read_text(encoding="utf-8") if report.exists() else ""
+        if not text:
+            lines = [line for line in done.output.splitlines() if line.startswith("imgc-sandbox: ")]
+            why = lines[-1].removeprefix("imgc-sandbox: ") if lines else f"exit status {done.status}"
+            raise ImgcError(
+                "E303",
+                f"The sandbox could not be made: {why}.",
+                hint="imgc needs Linux 5.12 or newer with overlayfs, and a cache directory on ext4, xfs, btrfs or tmpfs.",
+                detail=f"$ {process.quoted(self._command(plan))}",
+            )
+        result = json.loads(text)
+        return Outcome(result["status"], tuple(result["mounts"]), tuple(result["processes"]))
+
+    def interact(self, payload: Payload, work: Path, *, state: State, target: Target | None) -> int:
+        """Run a payload with this terminal as its own; its exit status."""
+        plan = self._write_plan(payload, work, state, target, ())
+        return process.interact(self._command(plan))
+
+    def remover(self, where: Store) -> Callable[[Sequence[Path]], None]:
+        """What removes trees of this build: directly as root, through a user namespace otherwise."""
+
+        def remove(paths: Sequence[Path]) -> None:
+            if self.user_namespace is None:
+                for path in paths:
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+                return
+            with tempfile.TemporaryDirectory(dir=where.cache, prefix="remove.") as scratch:
+                self.remove(paths, Path(scratch))
+
+        return remove
+
+    def remove(self, paths: Sequence[Path], work: Path) -> None:
+        """Remove trees that may hold files of subordinate ids, or kernel-made directories nobody may enter."""
+        binds = tuple((str(path.parent), f"{WORK}/{number}", "rw") for number, path in enumerate(paths))
+        inside = [f"{WORK}/{number}/{path.name}" for number, path in enumerate(paths)]
+        outcome = self.run(Payload(("rm", "-rf", "--", *inside), {"PATH": os.defpath}), work, binds=binds)
+        if outcome.status:
+            raise ImgcError("E304", f"Could not remove {', '.join(map(str, paths))}.")
+
+    @cached_property
+    def user_namespace(self) -> host.UserNamespace | None:
+        return host.user_namespace()
+
+    @staticmethod
+    def _command(plan: Path) -> list[str]:
+        return [sys.executable, "-I", "-S", str(_INIT), str(plan)]
+
+    def _write_plan(
+        self,
+        payload: Payload,
+        work: Path,
+        state: State | None,
+        target: Target | None,
+        binds: Sequence[tuple[str, str, str]],
+    ) -> Path:
+        for name in ("tmp", "var-tmp"):
+            (work / name).mkdir(exist_ok=True)
+            (work / name).chmod(0o1777)
+        report = work / "report.json"
+        report.unlink(missing_ok=True)
+        plan = {
+            "user_namespace": self.user_namespace.as_dict() if self.user_namespace else None,
+            "report": str(report),
+            "directories": [HOME, WORK, CACHE, BIN],
+            "binds": [*self._constant_binds(work), *binds],
+            "files": self._files(),
+            "dev_files": self._dev_files(),
+            "state": {**asdict(state), "userxattr": self.user_namespace is not None} if state else None,
+            "target": {**asdict(target), "resolv_conf": host.resolv_conf()} if target else None,
+            "payload": {**asdict(payload), "env": self._environment(payload)},
+        }
+        path = work / "plan.json"
+        path.write_text(json.dumps(plan, indent=1), encoding="utf-8")
+        return path
+
+    def _constant_binds(self, work: Path) -> list[tuple[str, str, str]]:
+        binds = [(str(work / "tmp"), "/tmp", "rw"), (str(work / "var-tmp"), "/var/tmp", "rw")]
+        binds += [(path, path, "ro") for path in self._visible()]
+        binds += [(path, f"{ELEMENTS}/{number}", "ro") for number, path in enumerate(self.search_paths)]
+        binds += [(str(dib_directory()), DIB, "ro"), (str(_HERE.parent), f"{PACKAGE}/imgc", "ro")]
+        self.cache.mkdir(parents=True, exist_ok=True)
+        binds.append((str(self.cache), CACHE, "rw"))
+        return binds
+
+    def _visible(self) -> list[str]:
+        """What lies below a replaced directory and must be seen at its own path: Python and its packages."""
+        wanted = {sys.prefix, sys.base_prefix, *self.readable}
+        return sorted(path for path in wanted if path.startswith(tuple(f"{one}/" for one in _REPLACED)))
+
+    def _files(self) -> dict[str, tuple[int, str]]:
+        files = {f"{BIN}/{path.name}": (0o755, path.read_text(encoding="utf-8")) for path in _FILES.iterdir()}
+        files[f"{BIN}/python3"] = (0o755, f'#!/bin/sh\nexec {process.quoted([sys.executable])} "$@"\n')
+        files[f"{BIN}/functions"] = (0o644, self.functions)
+        return files
+
+    @staticmethod
+    def _dev_files() -> dict[str, tuple[int, str]]:
+        files = {f"bin/{path.name}": (0o755, path.read_text(encoding="utf-8")) for path in _FILES.iterdir()}
+        bundle = host.ca_bundle()
+        if bundle:
+            files["ca-certificates.crt"] = (0o644, bundle)
+            files["apt.conf"] = (0o644, f'Acquire::https::CAInfo "{CA_BUNDLE}";\n')
+        return files
+
+    def _environment(self, payload: Payload) -> dict[str, str]:
+        """The payload's environment and, for this run only, how to reach the network from this host."""
+        network = host.proxies()
+        if host.ca_bundle():
+            network.update(dict.fromkeys(host.CA_VARIABLES, CA_BUNDLE))
+            if payload.chroot:
+                network["APT_CONFIG"] = "/dev/imgc/apt.conf"
+        if self.user_namespace:
+            network["IMGC_USER_NAMESPACE"] = "1"
+        return {**network, **payload.env}
+
+
+def dib_directory() -> Path:
+    """Where diskimage-builder is installed.  Found without importing it: that costs a tenth of a second."""
+    from importlib.util import find_spec
+
+    spec = find_spec("diskimage_builder")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImgcError("E302", "diskimage-builder is not installed.", hint="Install imgc with pip; it depends on it.")
+    return Path(spec.submodule_search_locations[0])
+
+

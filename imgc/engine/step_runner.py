@@ -1,0 +1,248 @@
+"""What running one step means: its layers below, its payload in the sandbox, its result in the store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imgc.engine import events, host, protocol, sandbox, store
+from imgc.errors import ImgcError
+from imgc.graph.step import PHASES, Kind, Step
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+    from imgc.graph.plan import Plan
+    from imgc.spec.model import Platform
+
+#: Lines of a failed step's output to show at once; the log has all of them.
+TAIL = 20
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a step that makes files may use: a directory to fill, the tree, and the results it builds on."""
+
+    platform: Platform
+    step: Step
+    made: Path
+    scratch: Path
+    state: sandbox.State
+    sandbox: sandbox.Sandbox
+    inputs: Mapping[str, Path]
+    key: str
+    logs: Path
+    on_line: Callable[[str], None]
+
+
+#: Makes the files of a step in ``Files.made`` and returns what to record with them.
+FileStep = Callable[[Files], dict[str, Any]]
+
+
+@dataclass
+class Job:
+    """One platform's graph on its way through the engine."""
+
+    plan: Plan
+    graph: nx.DiGraph
+    keys: Mapping[str, str]
+    store: store.Store
+    sandbox: sandbox.Sandbox
+    work: store.Work
+    stream: events.Stream
+    file_steps: Mapping[Kind, FileStep]
+    jobs: int = 2
+    debug_trace: int = 0
+    #: Replace results that are there already.
+    fresh: bool = False
+    #: Directories of file steps that are needed only while this build runs (the raw disk).
+    passing: dict[str, Path] = field(default_factory=dict)
+
+    def step(self, step_id: str) -> Step:
+        step: Step = self.graph.nodes[step_id]["step"]
+        return step
+
+
+def run_step(job: Job, step: Step) -> None:
+    """Run one step and commit its result; raises E301 with the step's last lines when it fails."""
+    started = time.monotonic()
+    key = job.keys[step.id]
+    expected = job.store.times().get(step.id, 0.0)
+    job.stream.emit(events.StepStarted(step.platform, step.id, step.kind.value, key, expected))
+    tail: list[str] = []
+
+    def on_line(text: str) -> None:
+        tail.append(text)
+        del tail[:-TAIL]
+        job.stream.emit(events.Line(step.platform, step.id, text))
+
+    scratch = job.work.directory(f"steps/{key[:16]}")
+    try:
+        if step.changes_state:
+            _run_state_step(job, step, scratch, on_line)
+        else:
+            _run_file_step(job, step, scratch, on_line)
+    except ImgcError as problem:
+        seconds = time.monotonic() - started
+        file = hook_file(job.plan, step)
+        text = "\n".join(tail)
+        job.stream.emit(events.StepFailed(step.platform, step.id, seconds, problem.message, file, text))
+        raise
+    seconds = time.monotonic() - started
+    job.store.record_times({step.id: seconds})
+    job.stream.emit(events.StepFinished(step.platform, step.id, seconds))
+
+
+def hook_file(plan: Plan, step: Step) -> str:
+    """The file a user would edit to change this step; empty when it is imgc's own."""
+    if step.kind is not Kind.HOOK:
+        return ""
+    return next((hook.path for hook in plan.hooks.get(step.phase, ()) if hook.name == step.name), "")
+
+
+def state_below(job: Job, step: Step, upper: str = "", work: str = "") -> sandbox.State:
+    """The layers of every earlier step in the chain, topmost first, on the hooks tree of this build."""
+    lowers, current = [], step
+    while True:
+        chain = [job.step(one) for one in current.inputs if job.step(one).changes_state]
+        if not chain:
+            break
+        current = chain[0]
+        lowers.append(str(job.store.layer(job.keys[current.id]) / "state"))
+    base = job.work.path / "base"
+    return sandbox.State((*lowers, str(base)), upper, work)
+
+
+def mounts_below(job: Job, step: Step) -> list[Mapping[str, Any]]:
+    """The mounts that the step before this one left in the rootfs."""
+    chain = [one for one in step.inputs if job.step(one).changes_state]
+    if not chain:
+        return []
+    mounts: list[Mapping[str, Any]] = job.store.meta(job.store.layer(job.keys[chain[0]])).get("mounts", [])
+    return mounts
+
+
+def payload_and_target(job: Job, step: Step) -> tuple[sandbox.Payload, sandbox.Target]:
+    """The program that a state step runs, and the mounts it finds in the rootfs."""
+    mounts = mounts_below(job, step)
+    if step.kind is Kind.HOOK:
+        payload = protocol.hook_payload(
+            job.plan, step.phase, step.name, in_target=step.target, debug_trace=job.debug_trace
+        )
+        return payload, protocol.target(step.phase, mounts, in_target=step.target)
+    if step.kind is Kind.PACKAGES:
+        payload = protocol.packages_payload(job.plan, job.plan.platform.packages, debug_trace=job.debug_trace)
+        return payload, protocol.target("install.d", mounts, in_target=True)
+    options = {fact.name: fact.value for fact in step.facts if fact.kind == "option"}
+    if step.name == "resolv-conf":
+        # Not a fact: which name servers the host asks must not change what the image is.
+        options["resolv_conf"] = host.resolv_conf()
+    return _driver_payload(step.name, options), sandbox.Target(replay=tuple(mounts))
+
+
+def _driver_payload(action: str, options: Mapping[str, Any]) -> sandbox.Payload:
+    argv = (
+        f"{sandbox.BIN}/python3",
+        "-I",
+        "-S",
+        f"{sandbox.PACKAGE}/imgc/engine/driver.py",
+        action,
+        json.dumps(options),
+    )
+    return sandbox.Payload(argv, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"})
+
+
+def _run_state_step(job: Job, step: Step, scratch: Path, on_line: Callable[[str], None]) -> None:
+    made, overlay = scratch / "made", scratch / "overlay"
+    (made / "state").mkdir(parents=True)
+    overlay.mkdir()
+    payload, target = payload_and_target(job, step)
+    state = state_below(job, step, str(made / "state"), str(overlay))
+    started = time.monotonic()
+    outcome = job.sandbox.run(payload, scratch, state=state, target=target, on_line=on_line)
+    if outcome.processes:
+        on_line(f"imgc: ended what the step left running: {', '.join(outcome.processes)}")
+    if outcome.status:
+        _keep_failed(job, step, made, outcome)
+        raise ImgcError("E301", _failure_text(step, outcome.status))
+    meta: dict[str, Any] = {"step": step.id, "seconds": time.monotonic() - started, "mounts": list(outcome.mounts)}
+    if is_handover(job.graph, step):
+        meta["discovered"] = _discover(job, step, scratch, made)
+    job.store.commit(store.LAYERS, job.keys[step.id], made, meta, replace=job.fresh)
+
+
+def _failure_text(step: Step, status: int) -> str:
+    how = f"signal {status - 128}" if status > 128 else f"exit status {status}"
+    of = f" of element {step.element}" if step.element else ""
+    return f"{step.phase + '/' if step.phase else ''}{step.name}{of} failed: {how}."
+
+
+def _keep_failed(job: Job, step: Step, made: Path, outcome: sandbox.Outcome) -> None:
+    """Keep the state in which a step failed, one per platform, for ``imgc build --shell``."""
+    kept = failed_directory(job.store, step.platform)
+    if kept.exists():
+        job.sandbox.remove([kept], job.work.directory("remove"))
+    kept.parent.mkdir(exist_ok=True)
+    made.rename(kept)
+    meta = {"step": step.id, "key": job.keys[step.id], "status": outcome.status}
+    (kept / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def failed_directory(where: store.Store, platform: str) -> Path:
+    """Where the state of a platform's last failure is kept."""
+    return where.cache / "failed" / platform
+
+
+def is_handover(graph: nx.DiGraph, step: Step) -> bool:
+    """Whether this is the last step before the hooks that run are known for certain (extra-data.d writes hooks)."""
+    early = ("root.d", "extra-data.d")
+    if step.kind is Kind.DRIVER and step.name in ("resolv-conf", "install-type") or step.phase in early:
+        following = [graph.nodes[one]["step"] for one in graph.successors(step.id)]
+        return not any(one.phase in early or one.name in ("resolv-conf", "install-type") for one in following)
+    return False
+
+
+def _discover(job: Job, step: Step, scratch: Path, made: Path) -> dict[str, Any]:
+    """The hooks that are really in the hooks tree now, by phase."""
+    phases = [phase for phase in PHASES if phase not in ("root.d", "extra-data.d")]
+    below = state_below(job, step)
+    state = sandbox.State((str(made / "state"), *below.lowers))
+    listing = scratch / "discover"
+    listing.mkdir()
+    outcome = job.sandbox.run(
+        _driver_payload("discover", {"phases": phases}),
+        scratch,
+        state=state,
+        binds=[(str(listing), sandbox.WORK, "rw")],
+    )
+    if outcome.status:
+        raise ImgcError("E301", f"The hooks tree of {step.platform} could not be read.")
+    found: dict[str, Any] = json.loads((listing / "discovered.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _run_file_step(job: Job, step: Step, scratch: Path, on_line: Callable[[str], None]) -> None:
+    made = scratch / "made"
+    made.mkdir(parents=True)
+    inputs = {
+        one: job.passing.get(one) or job.store.result(job.keys[one])
+        for one in step.inputs
+        if not job.step(one).changes_state
+    }
+    state, key = state_below(job, step), job.keys[step.id]
+    logs = job.store.cache / "logs" / step.platform
+    files = Files(job.plan.platform, step, made, scratch, state, job.sandbox, inputs, key, logs, on_line)
+    started = time.monotonic()
+    meta = job.file_steps[step.kind](files)
+    meta = {**meta, "step": step.id, "seconds": time.monotonic() - started}
+    if step.kind is Kind.ASSEMBLE:
+        (made / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        job.passing[step.id] = made
+        return
+    job.store.commit(store.RESULTS, job.keys[step.id], made, meta, replace=job.fresh)
+    shutil.rmtree(scratch, ignore_errors=True)
