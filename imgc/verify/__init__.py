@@ -1,0 +1,1 @@
+"""The proof that a disk image boots: QEMU, a config drive, and what the guest says over SSH."""
