@@ -1,0 +1,130 @@
+"""The steps that make files: the raw disk, the outputs, their check, the boot.  Each is a function of a ``Files``.
+
+The rooms do the work (:mod:`imgc.disk`, :mod:`imgc.verify`); here is only what connects them with the engine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imgc.engine import sandbox
+from imgc.engine.step_runner import Files, FileStep
+from imgc.graph.step import Kind
+from imgc.spec.model import Output, Platform
+
+if TYPE_CHECKING:
+    from imgc.verify.report import BootReport
+
+#: The raw disk's name in the result of the step that assembles it.
+RAW = "disk.raw"
+_TREE = f"{sandbox.BUILD}/mnt"
+
+
+def assemble(files: Files) -> dict[str, Any]:
+    """Tree to raw disk, inside the sandbox, where the tree can be seen."""
+    from imgc.disk import assemble as room
+
+    request = room.request(_TREE, f"{sandbox.WORK}/{RAW}", files.platform.disk, files.key)
+    answer = _in_sandbox(files, "imgc.disk.assemble", request)
+    return {"layout": answer["layout"]}
+
+
+def convert(files: Files) -> dict[str, Any]:
+    """Raw disk, or tree, to one output file with its checksums."""
+    from imgc.disk import archive
+    from imgc.disk.convert import convert as convert_disk
+    from imgc.disk.digests import digests
+
+    output = _output(files.platform, files.step.name)
+    made = files.made / f"image.{output.suffix}"
+    if output.format == "tar":
+        _in_sandbox(files, "imgc.disk.archive", archive.request(_TREE, f"{sandbox.WORK}/{made.name}", output))
+    else:
+        convert_disk(str(_raw(files)), str(made), output, on_line=files.on_line)
+    sha256, md5 = digests(str(made))
+    status = made.stat()
+    return {
+        "file": made.name,
+        "format": output.format,
+        "suffix": output.suffix,
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "sha256": sha256,
+        "md5": md5,
+    }
+
+
+def check(files: Files) -> dict[str, Any]:
+    """The outputs are sound, hold the same disk, and what starts it is there."""
+    from imgc.disk import check as room
+    from imgc.disk.layout import Layout
+
+    outputs = [
+        (str(place / f"image.{output.suffix}"), output)
+        for step_id, place in files.inputs.items()
+        for output in files.platform.outputs
+        if step_id.endswith(f"/{output.suffix}")
+    ]
+    raw = _raw(files)
+    room.check_outputs(str(raw), outputs)
+    return {"boot": room.inspect_boot(str(raw), Layout.from_json(_meta(raw.parent)["layout"]))}
+
+
+def boot(files: Files) -> dict[str, Any]:
+    """The image boots; its report is the result, its serial log stays beside the platform's logs."""
+    from imgc.verify import boot as room
+
+    image = next(place / meta["file"] for place in files.inputs.values() if (meta := _meta(place)).get("file"))
+    options = room.BootOptions(
+        firmware=files.step.option("firmware"),
+        architecture=files.platform.base.arch,
+        cache=files.logs.parent,
+    )
+    report = room.boot(image, work=files.logs, options=options, on_line=files.on_line)
+    problem = report.problem()
+    if problem:
+        raise problem
+    return {"report": report.as_dict()}
+
+
+def boot_report(meta: Mapping[str, Any]) -> BootReport:
+    """The report that was recorded with the result of a boot."""
+    from imgc.verify.report import BootReport
+
+    return BootReport.from_dict(meta["report"])
+
+
+FILE_STEPS: Mapping[Kind, FileStep] = {
+    Kind.ASSEMBLE: assemble,
+    Kind.CONVERT: convert,
+    Kind.CHECK: check,
+    Kind.BOOT: boot,
+}
+
+
+def _meta(place: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((place / "meta.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _raw(files: Files) -> Path:
+    return next(place / RAW for place in files.inputs.values() if (place / RAW).exists())
+
+
+def _output(platform: Platform, suffix: str) -> Output:
+    return next(output for output in platform.outputs if output.suffix == suffix)
+
+
+def _in_sandbox(files: Files, module: str, request: str) -> dict[str, Any]:
+    """Call a function of the disk room in a process that sees the tree, read-only, and writes to ``files.made``."""
+    from imgc.disk.inside import answer
+
+    lines: list[str] = []
+    env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": sandbox.PACKAGE}
+    payload = sandbox.Payload((f"{sandbox.BIN}/python3", "-m", module, request), env)
+    made = [(str(files.made), sandbox.WORK, "rw")]
+    files.sandbox.run(payload, files.scratch, state=files.state, binds=made, on_line=lines.append)
+    return answer("\n".join(lines))
