@@ -1,0 +1,81 @@
+"""`imgc plan` and `imgc graph`: what a build would do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from imgc.cli import plan_view
+from imgc.cli.command import command
+from imgc.cli.completion import Platform
+from imgc.cli.session import Session, pass_session
+from imgc.cli.specs_commands import write
+
+FORMATS = ("dot", "mermaid", "json", "svg")
+
+
+@command(
+    examples=[
+        ("imgc plan debian-bookworm", "What would the next build do?"),
+        (
+            "imgc plan debian-bookworm --json | jq -r '.steps[] | select(.cached | not) | .id'",
+            "Only what would run:",
+        ),
+    ],
+)
+@click.argument("platform", metavar="PLATFORM", type=Platform())
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@pass_session
+def plan(session: Session, platform: str, as_json: bool) -> None:
+    """Show what building PLATFORM takes.
+
+    That is its elements, with why each is there, and its steps in order. A step is one hook script, or something
+    imgc does itself. Each is shown with the element that brought it, and whether its result is in the cache or it
+    would run.
+    """
+    from imgc import build
+
+    settings = session.settings()
+    compiled = build.compile_platform(platform, settings)
+    cached = build.cached_steps(compiled, settings)
+    if as_json:
+        click.echo(json.dumps(plan_view.as_json(compiled, cached), indent=2, ensure_ascii=False))
+        return
+    for line in plan_view.lines(compiled, cached):
+        click.echo(line)
+
+
+@command(
+    examples=[
+        ("imgc graph debian-bookworm -o graph.svg", "A drawing (needs graphviz):"),
+        ("imgc graph debian-bookworm --format mermaid", "To paste into Markdown:"),
+    ],
+)
+@click.argument("platform", metavar="PLATFORM", type=Platform())
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    help="The form of the graph. Default: what the file's suffix says, else dot.",
+)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
+@pass_session
+def graph(session: Session, platform: str, form: str | None, output: Path | None) -> None:
+    """Draw the steps of PLATFORM and what each one needs."""
+    from imgc import build
+    from imgc.graph import draw
+
+    settings = session.settings()
+    compiled = build.compile_platform(platform, settings)
+    drawing = {"dot": draw.dot, "mermaid": draw.mermaid, "json": draw.as_json, "svg": draw.svg}[
+        form or _form(output)
+    ]
+    write(drawing(compiled.graph, compiled.keys, build.cached_steps(compiled, settings)), output)
+
+
+def _form(output: Path | None) -> str:
+    """What a file's name says about its content."""
+    suffix = output.suffix.lstrip(".") if output else ""
+    return {"mmd": "mermaid", "svg": "svg", "json": "json"}.get(suffix, "dot")
