@@ -1,6 +1,6 @@
 """From a tree of files to the images that clouds take.  No loop device, no mount, no root needed.
 
 :mod:`~imgc.disk.layout` says where everything lies, :mod:`~imgc.disk.assemble` writes the raw disk,
-:mod:`~imgc.disk.convert` and :mod:`~imgc.disk.archive` make the outputs, :mod:`~imgc.disk.check` reads them
-back and :mod:`~imgc.disk.publish` puts them where the user wants them.
+:mod:`~imgc.disk.convert` and :mod:`~imgc.disk.archive` make the outputs, and :mod:`~imgc.disk.check` reads them
+back.
 """

@@ -53,10 +53,7 @@ def find_loader(tree: str, layout: Layout) -> dict[str, str]:
     boot = os.path.join(tree, "boot")
     grub = next((path for name in ("grub", "grub2") if os.path.isdir(path := os.path.join(boot, name))), None)
     if grub is None:
-        raise ImgcError(
-            "E402", "The tree has no /boot/grub: there is nothing that could start it.", hint=_HINT
-        )
-    wanted = ["grub.cfg"]
+        raise ImgcError("E402", "The tree has no /boot/grub: nothing could start it.", hint=_HINT)
     found: dict[str, str] = {}
     if layout.bios:
         found = {name: os.path.join(grub, "i386-pc", name) for name in ("boot.img", "core.img")}
@@ -64,9 +61,9 @@ def find_loader(tree: str, layout: Layout) -> dict[str, str]:
         loaders = {name: os.path.join(grub, platform, "core.efi") for platform, name in REMOVABLE.items()}
         present = {name: path for name, path in loaders.items() if os.path.isfile(path)}
         found |= present or {"BOOTX64.EFI": loaders["BOOTX64.EFI"]}
-    paths = [*(os.path.join(grub, name) for name in wanted), *found.values()]
+    paths = [os.path.join(grub, "grub.cfg"), *found.values()]
     missing = [os.path.relpath(path, tree) for path in paths if not os.path.isfile(path)]
-    if not os.path.isdir(boot) or not any(name.startswith("vmlinu") for name in os.listdir(boot)):
+    if not any(name.startswith("vmlinu") for name in os.listdir(boot)):
         missing.append("boot/vmlinuz-*")
     if missing:
         raise ImgcError("E402", f"The tree lacks what it starts with: /{', /'.join(missing)}.", hint=_HINT)

@@ -32,7 +32,7 @@ def check_outputs(raw: str, outputs: Sequence[tuple[str, Output]]) -> None:
     check_filesystem(raw)
     for path, output in outputs:
         if output.format == "tar":
-            _check_archive(path, output)
+            check_archive(path, output)
         else:
             _check_image(raw, path, output)
 
@@ -102,7 +102,8 @@ def list_boot(raw: str) -> list[str]:
         return sorted(_list_ext4(f"{raw}?offset={offset}"))
     with _Part(raw, offset, size) as part, tempfile.TemporaryDirectory() as nowhere:
         pattern = r"^/(|boot(|/[^/]*|/grub2?/[^/]*))$"
-        command = ["btrfs", "restore", "--dry-run", "-v", f"--path-regex={pattern}", part, nowhere]
+        # Said twice, -v names every file.
+        command = ["btrfs", "restore", "-D", "-v", "-v", f"--path-regex={pattern}", part, nowhere]
         output = _demand("The root file system", command)
     prefix = f"Restoring {nowhere}"
     return sorted(line[len(prefix) :] for line in output.splitlines() if line.startswith(prefix))
@@ -138,7 +139,9 @@ def _check_image(raw: str, path: str, output: Output) -> None:
     _demand(name, ["qemu-img", "compare", "-f", "raw", "-F", kind, raw, path])
 
 
-def _check_archive(path: str, output: Output) -> None:
+def check_archive(path: str, output: Output) -> None:
+    """Read an archive to its end (else E404)."""
+    """Read the archive at ``path`` to its end (else E404)."""
     program = {"zstd": "zstd", "gzip": "gzip"}.get(output.option("compression"))
     if program:
         _demand(os.path.basename(path), [program, "--test", "--quiet", path])

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from imgc.disk import btrfs, sparse
-from imgc.disk.layout import EPOCH, ESP_LABEL, SECTOR, Layout
+from imgc.disk.layout import EPOCH, SECTOR, Layout
 from imgc.disk.measure import BLOCK
 from imgc.errors import ImgcError
 from imgc.process import Completed, clean_environment, need
+from imgc.spec.model import ESP_LABEL
 
 #: The features of ext4 that GRUB 2.02 and Linux 4.4 and later can read.
 _MKE2FS_CONFIG = """\
@@ -27,6 +28,12 @@ _MKE2FS_CONFIG = """\
 [fs_types]
     ext4 = {
         features = has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize
+    }
+    small = {
+    }
+    big = {
+    }
+    huge = {
     }
 """
 

@@ -26,7 +26,7 @@ ALIGNMENT = MIB
 
 #: FAT32 begins at 33 MiB; this leaves room for loaders of later years.
 ESP_SIZE = 64 * MIB
-ESP_LABEL = "UEFI"
+
 BIOS_SIZE = MIB
 
 #: The size that a sector number of 32 bits can address, beyond which there is only GPT.
@@ -167,16 +167,8 @@ def root_size(filesystem: str, tree_bytes: int, tree_files: int, free: int) -> i
     size = tree_bytes + free
     for _ in range(8):
         size = _ext4_size(size, tree_bytes, tree_files, free)
-    return size
-
-
-def fstab(disk: Disk) -> str:
-    """The lines of ``/etc/fstab`` for a disk."""
-    check = 0 if disk.filesystem == "btrfs" else 1
-    lines = [f"LABEL={disk.label} / {disk.filesystem} defaults 0 {check}\n"]
-    if disk.boot in ("efi", "both"):
-        lines.append(f"LABEL={ESP_LABEL} /boot/efi vfat umask=0077,nofail 0 0\n")
-    return "".join(lines)
+    # Below that there is no room for the smallest journal.
+    return max(size, 16 * MIB)
 
 
 def identity(seed: str, what: str) -> str:

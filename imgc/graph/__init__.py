@@ -3,8 +3,9 @@
 Importing this package is cheap; networkx is loaded when :func:`lower` is called.
 """
 
+from imgc.graph.found import Discovered, settle
 from imgc.graph.keys import key_of, keys, manifest
-from imgc.graph.lower import Discovered, boot_step, lower, steps_in_order
+from imgc.graph.lower import add_boot, lower, steps_in_order
 from imgc.graph.plan import Plan, compile_plan
 from imgc.graph.step import PHASES, PROTOCOL, Fact, Kind, Step
 
@@ -16,11 +17,12 @@ __all__ = [
     "Kind",
     "Plan",
     "Step",
-    "boot_step",
+    "add_boot",
     "compile_plan",
     "key_of",
     "keys",
     "lower",
     "manifest",
+    "settle",
     "steps_in_order",
 ]

@@ -62,6 +62,8 @@ def _candidates(platform: Platform) -> Iterator[tuple[Implied, str]]:
         why = f"disk.boot is {disk.boot}" if efi else f"disk.partitioning is {disk.partitioning}"
         yield Implied(name, why, setting), "block-device"
         yield Implied("bootloader", "an output is a disk", "outputs"), "bootloader"
+    if base.kind == "minimal" and base.distro == "debian":
+        yield Implied("imgc-bootstrap", "base is a minimal debian", "base.distro"), ""
     if base.distro in _INITRAMFS_TOOLS:
         yield Implied("imgc-initramfs", f"{base.distro} has initramfs-tools", "base.distro"), ""
 

@@ -30,7 +30,7 @@ class HashWriter:
 
     def write(self, fact: Fact) -> None:
         for field in fact:
-            data = field.encode("utf-8", "surrogateescape")
+            data = field.encode("utf-8", "surrogatepass")
             self._hash.update(b"%d:" % len(data))
             self._hash.update(data)
 

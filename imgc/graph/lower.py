@@ -8,35 +8,32 @@ and the final check hang off its end::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
-from types import MappingProxyType
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from imgc.graph.implied import has_disk
+from imgc.graph.found import Discovered, hooks_now
+from imgc.graph.implied import DISK_FORMATS, has_disk
 from imgc.graph.plan import Plan
 from imgc.graph.reach import Reach
 from imgc.graph.step import PHASES, PROTOCOL, Fact, Kind, Step
 from imgc.graph.tools import tool_identity
-from imgc.graph.tree import Hook, run_order
-from imgc.spec.model import Output, Platform
+from imgc.graph.tree import Hook
+from imgc.spec.model import ESP_LABEL, Output, Platform
 
 if TYPE_CHECKING:
     import networkx
 
-#: The executables that are really in ``hooks/<phase>`` once extra-data.d has run: (name, digest, mode) by phase.
-Discovered = Mapping[str, tuple[tuple[str, str, int], ...]]
-
 _PROTOCOL_FACT = Fact("protocol", "imgc", PROTOCOL)
 
-#: Phases whose hooks are known before the build; extra-data.d may add to all others.
-_FIXED = ("root.d", "extra-data.d")
-
+#: What makes each file system.
 _MAKE_FILE_SYSTEM = {
     "ext4": ("mke2fs",),
     "btrfs": ("mkfs.btrfs",),
     "xfs": ("mkfs.xfs",),
 }
+
+#: The names that QEMU has for architectures which Debian names otherwise.
+_QEMU_ARCH = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 class _Draft(NamedTuple):
@@ -52,7 +49,8 @@ class _Draft(NamedTuple):
 def lower(plan: Plan, discovered: Discovered | None = None) -> networkx.DiGraph[str]:
     """The graph of one platform: nodes are step ids with the attribute ``step``, edges lead from input to step.
 
-    ``discovered`` replaces the foreseen hooks of every phase after extra-data.d by those that are really there.
+    ``discovered`` (see :func:`imgc.graph.found.settle`) replaces what install-types is foreseen to link by what
+    extra-data.d really did.
     """
     import networkx
 
@@ -73,14 +71,22 @@ def lower(plan: Plan, discovered: Discovered | None = None) -> networkx.DiGraph[
     return graph
 
 
-def boot_step(graph: networkx.DiGraph[str], platform: Platform) -> Step:
-    """Add the step that boots the finished image of ``platform`` to its graph, after the check, and return it."""
-    facts = _tools(
-        "qemu-system-x86_64" if platform.base.arch == "amd64" else f"qemu-system-{platform.base.arch}"
-    )
-    id = _add(graph, platform.name, _Draft(Kind.BOOT, "", "boot", "", facts), (f"{platform.name}/check",))
-    step: Step = graph.nodes[id]["step"]
-    return step
+def add_boot(graph: networkx.DiGraph[str], platform: Platform) -> networkx.DiGraph[str]:
+    """A copy of a platform's graph with a boot of its image by each firmware that the spec names.
+
+    A boot reads the first output that is a disk, and waits for the check.  There is none without a disk.
+    """
+    booted = graph.copy()
+    disks = [output.suffix for output in platform.outputs if output.format in DISK_FORMATS]
+    if not disks:
+        return booted
+    arch = platform.base.arch
+    tools = _tools(f"qemu-system-{_QEMU_ARCH.get(arch, arch)}")
+    inputs = (f"{platform.name}/{disks[0]}", f"{platform.name}/check")
+    for firmware in ("bios", "efi") if platform.disk.boot == "both" else (platform.disk.boot,):
+        facts = (*_options(firmware=firmware), *tools)
+        _add(booted, platform.name, _Draft(Kind.BOOT, "", f"boot-{firmware}", "", facts), inputs)
+    return booted
 
 
 def steps_in_order(graph: networkx.DiGraph[str]) -> list[Step]:
@@ -90,17 +96,6 @@ def steps_in_order(graph: networkx.DiGraph[str]) -> list[Step]:
     added = {id: number for number, id in enumerate(graph)}
     order = networkx.lexicographical_topological_sort(graph, key=added.__getitem__)
     return [graph.nodes[id]["step"] for id in order]
-
-
-def foreseen(plan: Plan) -> Discovered:
-    """What ``discovered`` is when extra-data.d adds just what is foreseen."""
-    return MappingProxyType(
-        {
-            phase: tuple((hook.name, hook.digest, hook.mode) for hook in plan.phase(phase))
-            for phase in PHASES
-            if phase not in _FIXED and plan.phase(phase)
-        }
-    )
 
 
 def _add(graph: networkx.DiGraph[str], platform: str, draft: _Draft, inputs: tuple[str, ...]) -> str:
@@ -117,7 +112,7 @@ def _chain(plan: Plan, discovered: Discovered | None) -> Iterator[_Draft]:
     """The steps that change the state, in the order of the stock driver."""
     reach = Reach(plan)
     for phase in PHASES:
-        yield from (_hook(plan, reach, hook) for hook in _hooks(plan, phase, discovered))
+        yield from (_hook(plan, reach, hook) for hook in hooks_now(plan, phase, discovered))
         if phase == "root.d":
             yield _Draft(Kind.DRIVER, "", "resolv-conf", "", ())
             yield _Draft(
@@ -128,25 +123,6 @@ def _chain(plan: Plan, discovered: Discovered | None) -> Iterator[_Draft]:
         elif phase == "block-device.d":
             yield _Draft(Kind.DRIVER, "", "fstab", "", _fstab_options(plan.platform))
     yield _Draft(Kind.DRIVER, "", "finalise", "", ())
-
-
-def _hooks(plan: Plan, phase: str, discovered: Discovered | None) -> Iterable[Hook]:
-    """The hooks of a phase in run order: those of the plan, or those that were found."""
-    if discovered is None or phase in _FIXED:
-        return plan.phase(phase)
-    known = {(hook.name, hook.digest): hook for hook in plan.phase(phase)}
-    origin = {file.digest: file for file in plan.tree if file.kind == "file"}
-    found = []
-    for name, digest, mode in discovered.get(phase, ()):
-        hook = known.get((name, digest))
-        if hook is None:
-            file = origin.get(digest)
-            element, source, dest = (
-                (file.element, file.source, file.dest) if file else ("", "", f"{phase}/{name}")
-            )
-            hook = Hook(phase, name, element, source, digest, mode, dest)
-        found.append(replace(hook, mode=mode))
-    return sorted(found, key=lambda hook: run_order(hook.name))
 
 
 def _hook(plan: Plan, reach: Reach, hook: Hook) -> _Draft:
@@ -168,7 +144,8 @@ def _fstab_options(platform: Platform) -> tuple[Fact, ...]:
     if not has_disk(platform):
         return ()
     disk = platform.disk
-    return _options(filesystem=disk.filesystem, label=disk.label, boot=disk.boot)
+    esp = ESP_LABEL if disk.boot in ("efi", "both") else ""
+    return _options(filesystem=disk.filesystem, label=disk.label, esp=esp)
 
 
 def _disk(platform: Platform) -> _Draft:

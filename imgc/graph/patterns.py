@@ -8,8 +8,9 @@ marker or ``..``; after anything else it would be some other path.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from imgc.graph.mention import ANY, ELSEWHERE, HERE, ROOT, Word, literal, matches
@@ -129,17 +130,20 @@ def place_in_tree(word: Word) -> Word | None:
     return None
 
 
-def _suffixes(word: Word) -> Iterator[tuple[str, Word]]:
+@lru_cache(maxsize=16384)
+def _suffixes(word: Word) -> tuple[tuple[str, Word], ...]:
     """The ends of a word that may be a path from some root, each with the component before it (none: empty)."""
     if word[0] == ELSEWHERE and ".." not in word and ROOT not in word:
-        return
-    if literal(word[0]):
-        yield "", word
-    for start in range(1, len(word)):
-        if word[start - 1] in (ANY, ROOT, HERE, "..", "hooks") and word[start] != "..":
-            yield word[start - 1], word[start:]
+        return ()
+    ends = [
+        (word[start - 1], word[start:])
+        for start in range(1, len(word))
+        if word[start - 1] in (ANY, ROOT, HERE, "..", "hooks") and word[start] != ".."
+    ]
+    return (("", word), *ends) if literal(word[0]) else tuple(ends)
 
 
+@lru_cache(maxsize=16384)
 def _tells(parts: Word, rooted: bool) -> bool:
     """Whether a rest says enough to be a mention."""
     if not any(literal(part) for part in parts):

@@ -195,34 +195,6 @@ class Reach:
             return False
         return entry.path[0] == "bin" or _read(entry.source).startswith(b"#!")
 
-    def _called(self, search: _Search) -> list[str]:
-        """Helpers that are called by name, which is possible in the chroot: install-bin puts them on its PATH."""
-        if not search.target:
-            return []
-        return sorted(word[0] for word in search.words if len(word) == 1 and word[0] in self._helpers)
-
-    def _match(self, search: _Search) -> None:
-        patterns = Patterns(search.words, search.own_phase if search.own_directory else "")
-        if search.tree or search.own_directory:
-            self._put(search, (one for one in self._entries if patterns.in_tree(one.path, one.hook)))
-            search.lists = patterns.lists_anything()
-            search.listed |= {one.path for one in self._entries if one.hook and patterns.lists(one.path)}
-        if search.elements:
-            found = (one for one in self._element_entries(search) if patterns.in_element(one.path, one.hook))
-            self._put(search, found)
-        if search.library:
-            self._put(search, (one for one in self._library if patterns.in_element(one.path, False)))
-
-    def _put(self, search: _Search, entries: Iterable[Entry]) -> None:
-        for entry in entries:
-            search.found.setdefault(entry.fact, entry)
-
-    def _runs(self, search: _Search, entry: Entry) -> bool:
-        """Whether a reached file is a script that the hook runs or sources: its very name is in the text."""
-        if entry.path[0] in _COLLECTED[1:] or not any(word[-1] == entry.path[-1] for word in search.words):
-            return False
-        return entry.path[0] == "bin" or entry in self._library or _read(entry.source).startswith(b"#!")
-
     def _untold(self, search: _Search) -> bool:
         """Whether the hook takes from the tree, or from the elements, what its text does not name."""
         if not search.identifiers.isdisjoint(_RUNNERS) and (search.tree or search.own_directory):

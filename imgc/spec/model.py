@@ -12,6 +12,9 @@ from types import MappingProxyType
 
 from imgc.errors import Place
 
+#: The label of the EFI system partition, by which /etc/fstab finds it.
+ESP_LABEL = "UEFI"
+
 
 @dataclass(frozen=True)
 class Base:

@@ -6,6 +6,7 @@ safe everywhere else.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from imgc.errors import Place
@@ -61,10 +62,11 @@ class Mapping:
 
     def get(self, key: str) -> Node | None:
         """The value of ``key``, or None when it is not there."""
-        for entry in self.entries:
-            if entry.key == key:
-                return entry.value
-        return None
+        return self._values.get(key)
+
+    @functools.cached_property
+    def _values(self) -> dict[str, Node]:
+        return {entry.key: entry.value for entry in self.entries}
 
 
 Node = Scalar | Sequence | Mapping

@@ -117,6 +117,10 @@ class _Renderer:
         self._active.append(path)
 
     def _render(self, template: Template) -> str:
+        if self._written > MOST_TEXT:
+            raise BadTemplate(
+                "E110", f"The templates of a platform render to at most {MOST_TEXT} characters."
+            )
         values = {path: self._lookup(path) for path in template.references}
         missing = [path for path, value in values.items() if isinstance(value, _Absent)]
         context: dict[str, Any] = {}
@@ -131,10 +135,6 @@ class _Renderer:
         except BadTemplate as bad:
             raise self._explained(bad, missing) from None
         self._written += len(text)
-        if self._written > MOST_TEXT:
-            raise BadTemplate(
-                "E110", f"The templates of a platform render to at most {MOST_TEXT} characters."
-            )
         return text
 
     def _explained(self, bad: BadTemplate, missing: list[Reference]) -> BadTemplate:
@@ -147,8 +147,9 @@ class _Renderer:
                 path, hint=f"Set {path[1]} in the environment in which imgc runs, or use `default`."
             )
         holder = _find(self._root, path[:-1])
-        names = tuple(entry.key for entry in holder.entries) if isinstance(holder, Mapping) else ()
-        return undefined(path, _meant(path, {name: dotted((*path[:-1], name)) for name in names}))
+        names = (entry.key for entry in holder.entries) if isinstance(holder, Mapping) else ()
+        guess = closest(str(path[-1]), names)
+        return undefined(path, f"Did you mean `{dotted((*path[:-1], guess))}`?" if guess else "")
 
     def _lookup(self, path: Reference) -> Any:
         """What a reference stands for, or :data:`_ABSENT`."""

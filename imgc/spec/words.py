@@ -8,6 +8,9 @@ from collections.abc import Iterable
 #: The longest piece of a user's text that a message repeats.
 LONGEST = 60
 
+#: The most candidates among which to look for what was meant; comparing takes a while.
+MOST_CANDIDATES = 500
+
 
 def show(text: str) -> str:
     """``text`` between backquotes, on one line, printable, and cut when it is long."""
@@ -17,8 +20,11 @@ def show(text: str) -> str:
 
 def closest(word: str, candidates: Iterable[str]) -> str:
     """The candidate that looks most like ``word``, or an empty string when none does."""
+    names = list(candidates)
+    if len(names) > MOST_CANDIDATES:
+        return ""
     # The comparison takes time in the product of both lengths; nobody means a name by a page of text.
-    by_folded = {candidate.casefold(): candidate for candidate in sorted(candidates, reverse=True)}
+    by_folded = {candidate.casefold(): candidate for candidate in sorted(names, reverse=True)}
     found = difflib.get_close_matches(word[:LONGEST].casefold(), by_folded, n=1, cutoff=0.65)
     return by_folded[found[0]] if found else ""
 

@@ -59,7 +59,9 @@ class Probe:
     status: int
 
 
+#: The file that QEMU loads the code from.  A firmware does not take a disk of one sector for a disk.
 _FILE = "probe.img"
+_FILE_SIZE = 1024**2
 
 PROBES = {
     "amd64": Probe(
@@ -120,7 +122,7 @@ def probe(machine: qemu.Machine, accelerator: str = "kvm") -> str:
         *tiny.options,
     ]
     with tempfile.TemporaryDirectory(prefix="imgc-probe-") as directory:
-        Path(directory, _FILE).write_bytes(tiny.code)
+        Path(directory, _FILE).write_bytes(tiny.code.ljust(_FILE_SIZE, b"\0"))
         try:
             done = process.run(argv, cwd=directory, timeout=PROBE_SECONDS, check=False)
         except ImgcError as error:

@@ -28,6 +28,12 @@ _DIRECTORY_MODE = 0o040555
 #: 1 January 2000 as ISO 9660 directory records hold it: years since 1900, month, day, h, m, s, zone.
 _DATE = (100, 1, 1, 0, 0, 0, 0)
 
+#: Volume descriptors: their size, kinds, the same date as they hold it, and where (created, modified, effective).
+_SECTOR = 2048
+_PRIMARY, _SUPPLEMENTARY, _TERMINATOR = 1, 2, 255
+_VOLUME_DATE = b"2000010100000000\0"
+_VOLUME_DATES = (813, 830, 864)
+
 
 @dataclass(frozen=True)
 class ConfigDrive:
@@ -112,24 +118,21 @@ def write(drive: ConfigDrive, path: Path) -> None:
             joliet_path=f"{parent}/{last}",
             file_mode=_FILE_MODE,
         )
-    _fix_dates(iso)
+    _fix_record_dates(iso)
+    image = io.BytesIO()
     try:
-        iso.write(str(path))
+        iso.write_fp(image)
     finally:
         iso.close()
+    path.write_bytes(_with_volume_dates(image.getvalue()))
 
 
-def _fix_dates(iso: Any) -> None:
-    """Replace the time of writing, which pycdlib puts into every record, by a constant."""
-    from pycdlib.dates import DirectoryRecordDate, VolumeDescriptorDate
+def _fix_record_dates(iso: Any) -> None:
+    """Replace the time of writing, which pycdlib puts into every file's record, by a constant."""
+    from pycdlib.dates import DirectoryRecordDate
 
     date = DirectoryRecordDate.from_fields(*_DATE)
-    volume_date = VolumeDescriptorDate()
-    volume_date.parse(b"2000010100000000\0")
     for descriptor in (iso.pvd, iso.joliet_vd):
-        descriptor.volume_creation_date = volume_date
-        descriptor.volume_modification_date = volume_date
-        descriptor.volume_effective_date = volume_date
         for record in _records(descriptor.root_directory_record()):
             record.date = date
             if record.rock_ridge is None:
@@ -138,6 +141,19 @@ def _fix_dates(iso: Any) -> None:
                 stamps = entries.tf_record if entries else None
                 if stamps:
                     stamps.access_time = stamps.modification_time = stamps.attribute_change_time = date
+
+
+def _with_volume_dates(image: bytes) -> bytes:
+    """The same for the volume descriptors, which pycdlib dates only as it writes them (ECMA-119, 8.4)."""
+    fixed = bytearray(image)
+    for start in range(16 * _SECTOR, len(fixed), _SECTOR):
+        kind = fixed[start]
+        if kind in (_PRIMARY, _SUPPLEMENTARY):
+            for offset in _VOLUME_DATES:
+                fixed[start + offset : start + offset + len(_VOLUME_DATE)] = _VOLUME_DATE
+        elif kind == _TERMINATOR:
+            break
+    return bytes(fixed)
 
 
 def _records(directory: Any) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-#!/bin/sh
+# shellcheck shell=sh
 # What helps to understand a guest that came up wrong.
 set -u
 LC_ALL=C

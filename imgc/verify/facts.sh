@@ -1,4 +1,4 @@
-#!/bin/sh
+# shellcheck shell=sh
 # What a booted guest says about itself, read from the kernel and from files rather than from tools that a small
 # image may lack.  Every fact is a line "@@ name" and the lines after it.
 set -u

@@ -6,16 +6,13 @@ import contextlib
 import selectors
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from imgc import process
 
 KEY = "id_ed25519"
-
-#: ssh's own exit status when it could not connect or log in.
-NOT_CONNECTED = 255
 
 
 def new_key(directory: Path) -> str:
@@ -51,9 +48,9 @@ class Login:
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
         return ["ssh", "-F", "none", *words, "-i", key, "-p", str(self.port), "-l", "root", "127.0.0.1"]
 
-    def run(self, script: str, arguments: Sequence[str], seconds: float) -> process.Completed:
+    def run(self, script: str, seconds: float) -> process.Completed:
         """Run a shell script in the guest.  A status other than 0 is returned; a time-out raises E301."""
-        argv = [*self.arguments(KEY), "--", "sh", "-s", "--", *arguments]
+        argv = [*self.arguments(KEY), "--", "sh", "-s"]
         return process.run(argv, cwd=str(self.directory), stdin=script, timeout=seconds, check=False)
 
     def by_hand(self) -> str:

@@ -23,8 +23,8 @@ KEY_SECONDS = 60.0
 #: Seconds between two looks at the guest, and between two log-ins.
 LOOK, RETRY = 0.2, 3.0
 
-#: Seconds that one script in the guest may take.
-SCRIPT_SECONDS = 90.0
+#: Seconds that one script in the guest may take, and what it gets at least when time is nearly up.
+SCRIPT_SECONDS, LAST_SECONDS = 90.0, 10.0
 
 
 @dataclass
@@ -99,9 +99,10 @@ class Watch:
     def ask(self, login: ssh.Login) -> tuple[str, checks.Facts]:
         """What the guest says about itself; without facts, ssh's words on why not."""
         self.look()
-        done = self._script(login, "facts.sh")
-        facts = checks.sections(done)
-        return (done, facts) if "end" in facts else (done, {})
+        left = max(self.started + self.timeout - time.monotonic(), LAST_SECONDS)
+        said = self._script(login, "facts.sh", min(left, SCRIPT_SECONDS))
+        facts = checks.sections(said)
+        return said, facts if "end" in facts else {}
 
     def evidence(self, login: ssh.Login) -> tuple[tuple[str, str], ...]:
         """Titled texts that help to understand a failed check."""
@@ -109,11 +110,11 @@ class Watch:
         found = [(title, "\n".join(lines)) for title, lines in checks.sections(said).items()]
         return (*found, ("the serial console", self.guest.serial.tail()))
 
-    def _script(self, login: ssh.Login, name: str) -> str:
+    def _script(self, login: ssh.Login, name: str, seconds: float = SCRIPT_SECONDS) -> str:
+        """What a script of this package prints in the guest; when it cannot be run, why."""
         text = importlib.resources.files("imgc.verify").joinpath(name).read_text()
-        left = max(self.started + self.timeout - time.monotonic(), LOOK)
         try:
-            return login.run(text, [], min(left, SCRIPT_SECONDS)).output
+            return login.run(text, seconds).output
         except ImgcError as error:
             if error.code != "E301":
                 raise
