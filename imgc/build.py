@@ -42,7 +42,7 @@ class Compiled:
 
     platform: Platform
     plan: Plan
-    graph: nx.DiGraph
+    graph: nx.DiGraph[str]
     keys: dict[str, str]
 
 
@@ -139,7 +139,7 @@ def mirror_environment(platform: Platform) -> dict[str, str]:
         return _mirror_variables(base.distro, base.mirror, base.security_mirror or "")
     mirror = host_mirror(base.distro, base.release)
     if mirror:
-        return _mirror_variables(base.distro, mirror.url, base.security_mirror or mirror.security_url)
+        return _mirror_variables(base.distro, mirror.url, base.security_mirror or mirror.security_url or "")
     if base.mirror == "host":
         raise ImgcError(
             "E306",
@@ -243,7 +243,7 @@ class _Course:
     def run_steps(self) -> None:
         """Run up to the last step of extra-data.d, see which hooks there are now, run the rest."""
         from imgc.engine.hooks_tree import materialise
-        from imgc.engine.sandbox import dib_directory
+        from imgc.graph.plan import dib_directory
 
         sandbox = _sandbox(self.compiled.plan, self.store)
         with self.store.work(self.compiled.platform.name, sandbox.remover(self.store)) as work:
@@ -319,7 +319,7 @@ def shell(compiled: Compiled, step_id: str, settings: Settings) -> int:
     """
     from imgc.engine.hooks_tree import materialise
     from imgc.engine.run import failed_shell
-    from imgc.engine.sandbox import dib_directory
+    from imgc.graph.plan import dib_directory
     from imgc.engine.step_runner import Job
     from imgc.engine.store import Store
     from imgc.file_steps import FILE_STEPS

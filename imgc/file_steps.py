@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgc.engine import sandbox
 from imgc.engine.step_runner import Files, FileStep
+from imgc.graph.implied import has_disk
 from imgc.graph.step import Kind
 from imgc.spec.model import Output, Platform
 
@@ -68,6 +69,10 @@ def check(files: Files) -> dict[str, Any]:
         for output in files.platform.outputs
         if step_id.endswith(f"/{output.suffix}")
     ]
+    if not has_disk(files.platform):
+        for path, output in outputs:
+            room.check_archive(path, output)
+        return {}
     raw = _raw(files)
     room.check_outputs(str(raw), outputs)
     return {"boot": room.inspect_boot(str(raw), Layout.from_json(_meta(raw.parent)["layout"]))}

@@ -239,19 +239,26 @@ def _follow(
 class _Reader:
     """Splits bytes into lines of text (never in the middle of a character) and remembers them."""
 
-    #: Lines kept whole at the beginning and at the end; a hook that prints for ever must not fill memory.
-    KEPT = 20_000
+    #: Characters kept of the beginning, and of the end; a program that prints for ever must not fill memory.
+    KEPT = 8 * 1024 * 1024
+    #: A longer line is handed on in pieces of this many bytes.
+    LONGEST = 64 * 1024
 
     def __init__(self, on_line: Callable[[str], None] | None) -> None:
         self._rest = b""
         self._head: list[str] = []
-        self._tail: deque[str] = deque(maxlen=self.KEPT)
+        self._tail: deque[str] = deque()
+        self._head_room = self._tail_room = self.KEPT
         self._on_line = on_line
 
     def feed(self, data: bytes) -> None:
         *whole, self._rest = (self._rest + data).split(b"\n")
         for line in whole:
             self._line(line)
+        while len(self._rest) > self.LONGEST:
+            cut = _character_start(self._rest, self.LONGEST)
+            self._line(self._rest[:cut])
+            self._rest = self._rest[cut:]
 
     def close(self) -> None:
         if self._rest:
@@ -264,6 +271,24 @@ class _Reader:
 
     def _line(self, raw: bytes) -> None:
         line = raw.rstrip(b"\r").decode("utf-8", "replace")
-        (self._head if len(self._head) < self.KEPT else self._tail).append(line)
+        self._keep(line)
         if self._on_line:
             self._on_line(line)
+
+    def _keep(self, line: str) -> None:
+        if self._head_room > 0:
+            self._head.append(line)
+            self._head_room -= len(line) + 1
+            return
+        self._tail.append(line)
+        self._tail_room -= len(line) + 1
+        while self._tail_room < 0:
+            self._tail_room += len(self._tail.popleft()) + 1
+
+
+def _character_start(data: bytes, position: int) -> int:
+    """The last place at or shortly before ``position`` where a character of UTF-8 may begin."""
+    for place in range(position, position - 4, -1):
+        if data[place] & 0xC0 != 0x80:
+            return place
+    return position

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imgc.disk import sparse
 from imgc.errors import ImgcError
+
+_CHECKSUMS = ("sha256", "md5")
+#: What an output consists of, in the order in which it appears: the file, then its checksums.
+_FILES = ("", *(f".{kind}" for kind in _CHECKSUMS))
 
 
 @dataclass(frozen=True)
@@ -29,25 +36,62 @@ def publish(name: str, results: Sequence[tuple[Path, Mapping[str, Any]]], output
     ``results`` are pairs of a file and what was recorded with it (``format suffix size sha256 md5``).  A file is
     linked where the file system allows it and copied elsewhere; one that is already there is left alone.  Raises E405.
     """
-    artifacts, pending = [], []
+    artifacts = []
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        for file, meta in results:
-            final = output_dir / f"{name}.{meta['suffix']}"
-            artifacts.append(Artifact(final, meta["format"], meta["size"], meta["sha256"], meta["md5"]))
-            if not _is_there(file, final, meta):
-                pending += _stage(file, final, meta)
-        for partial, final in pending:
-            os.replace(partial, final)
+        with _alone(output_dir):
+            missing = []
+            for file, meta in results:
+                final = output_dir / f"{name}.{meta['suffix']}"
+                artifacts.append(Artifact(final, meta["format"], meta["size"], meta["sha256"], meta["md5"]))
+                if not _is_there(file, final, meta):
+                    missing.append((file, final, meta))
+            _replace(missing)
     except OSError as problem:
-        for partial, _ in pending:
-            partial.unlink(missing_ok=True)
         raise ImgcError(
             "E405",
-            f"{problem.filename or output_dir} cannot be written: {problem.strerror}.",
+            f"{problem.filename2 or problem.filename or output_dir} cannot be written: {problem.strerror}.",
             hint="Choose another directory with --output, or make room; what was there before is untouched.",
         ) from problem
     return artifacts
+
+
+@contextmanager
+def _alone(output_dir: Path) -> Iterator[None]:
+    """Keep out other imgc that publish into the same directory, where its file system has locks."""
+    directory = os.open(output_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
+
+
+def _replace(missing: Sequence[tuple[Path, Path, Mapping[str, Any]]]) -> None:
+    """Write every (result, final name, what was recorded) beside its final name, then rename them all.
+
+    Old checksums go before the file that they belong to and new ones come after theirs, so that at no moment,
+    not even one at which this process is killed, a checksum stands beside a file that it does not belong to.
+    """
+    finals = [Path(f"{final}{suffix}") for _, final, _ in missing for suffix in _FILES]
+    staged = [(Path(f"{final}.partial"), final) for final in finals]
+    try:
+        for file, final, meta in missing:
+            _stage(file, final, meta)
+        for _, final, _ in missing:
+            for kind in _CHECKSUMS:
+                Path(f"{final}.{kind}").unlink(missing_ok=True)
+        for partial, final in staged:
+            os.replace(partial, final)
+            # Between two links to one file, that does nothing.
+            partial.unlink(missing_ok=True)
+    except BaseException:
+        for partial, _ in staged:
+            # What cannot be removed must not hide why it has to be.
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+        raise
 
 
 def _checksum_line(meta: Mapping[str, Any], kind: str, final: Path) -> str:
@@ -62,23 +106,20 @@ def _is_there(file: Path, final: Path, meta: Mapping[str, Any]) -> bool:
         copied = (ours.st_size, ours.st_mtime_ns) == (theirs.st_size, theirs.st_mtime_ns)
         return (same or copied) and all(
             Path(f"{final}.{kind}").read_text(encoding="utf-8") == _checksum_line(meta, kind, final)
-            for kind in ("sha256", "md5")
+            for kind in _CHECKSUMS
         )
     except (OSError, UnicodeDecodeError):
         return False
 
 
-def _stage(file: Path, final: Path, meta: Mapping[str, Any]) -> list[tuple[Path, Path]]:
-    """Write a result and its checksums beside their final names; (partial, final) pairs in the order to rename."""
-    staged = []
-    for kind in ("sha256", "md5"):
-        partial = Path(f"{final}.{kind}.partial")
-        partial.write_text(_checksum_line(meta, kind, final), encoding="utf-8")
-        staged.append((partial, Path(f"{final}.{kind}")))
+def _stage(file: Path, final: Path, meta: Mapping[str, Any]) -> None:
+    """Put a result and its checksums beside their final names, whole."""
+    for kind in _CHECKSUMS:
+        Path(f"{final}.{kind}.partial").write_text(_checksum_line(meta, kind, final), encoding="utf-8")
     partial = Path(f"{final}.partial")
     partial.unlink(missing_ok=True)
     try:
         os.link(file, partial)
     except OSError:
-        shutil.copy2(file, partial)
-    return [(partial, final), *staged]
+        sparse.copy_file(str(file), str(partial))
+        shutil.copystat(file, partial)

@@ -4,6 +4,8 @@ Started as ``python3 -I -S driver.py ACTION JSON`` where JSON holds the step's o
 standard library.  Each action says which of the stock driver's steps it stands for.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -12,13 +14,20 @@ import shutil
 import stat
 import sys
 
-BUILD = "/imgc/build"
+BUILD = "/imgc/build.0"
 ROOTFS = BUILD + "/mnt"
 HOOKS = BUILD + "/hooks"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    #: A step's options, by name.
+    Options = dict[str, Any]
+
 HOOK_NAME = re.compile(r"[0-9A-Za-z_-]+")
 
 
-def resolv_conf(options):
+def resolv_conf(options: Options) -> None:
     """Put the host's name servers into the tree; elements find the tree's own file as resolv.conf.ORIG."""
     path = ROOTFS + "/etc/resolv.conf"
     if os.path.lexists(path):
@@ -29,28 +38,29 @@ def resolv_conf(options):
     os.chmod(path, 0o777)
 
 
-def install_type(options):
+def install_type(options: Options) -> None:
     """Tell every later phase the default install type, as the stock driver does from extra-data.d on."""
     os.makedirs(HOOKS + "/environment.d", exist_ok=True)
     with open(HOOKS + "/environment.d/11-dib-install-type.bash", "w", encoding="utf-8") as file:
         file.write('export DIB_DEFAULT_INSTALLTYPE=${DIB_DEFAULT_INSTALLTYPE:-"%s"}\n' % options["install-type"])
 
 
-def fstab(options):
+def fstab(options: Options) -> None:
     """Describe the disk that the assembler is going to make; an image that is only a tree has none."""
     if not options:
         return
+    # A btrfs checks itself when it is mounted.
     passes = 1 if options["filesystem"].startswith("ext") else 0
     lines = [f"LABEL={options['label']} / {options['filesystem']} defaults 0 {passes}\n"]
-    if options["boot"] in ("efi", "both"):
+    if options["esp"]:
         # nofail: the loader there is found by the firmware; a machine must come up without the mount.
-        lines.append("LABEL=ESP /boot/efi vfat umask=0077,nofail 0 2\n")
+        lines.append(f"LABEL={options['esp']} /boot/efi vfat umask=0077,nofail 0 0\n")
         os.makedirs(ROOTFS + "/boot/efi", exist_ok=True)
     with open(ROOTFS + "/etc/fstab", "w", encoding="utf-8") as file:
         file.writelines(lines)
 
 
-def finalise(options):
+def finalise(options: Options) -> None:
     """Leave no trace of the build: the tree's own resolv.conf, an empty /tmp, empty logs."""
     restore_resolv_conf()
     for directory in ("/tmp", "/var/tmp"):
@@ -66,7 +76,7 @@ def finalise(options):
         empty(ROOTFS + name)
 
 
-def restore_resolv_conf():
+def restore_resolv_conf() -> None:
     """An element that made resolv.conf a link wants it kept; everything else gets its original back."""
     path = ROOTFS + "/etc/resolv.conf"
     if os.path.islink(path):
@@ -79,7 +89,7 @@ def restore_resolv_conf():
         os.rename(path + ".ORIG", path)
 
 
-def empty(directory):
+def empty(directory: str) -> None:
     if not os.path.isdir(directory) or os.path.islink(directory):
         return
     for name in os.listdir(directory):
@@ -90,14 +100,14 @@ def empty(directory):
             os.unlink(path)
 
 
-def truncate(path):
+def truncate(path: str) -> None:
     if stat.S_ISREG(os.lstat(path).st_mode) and os.path.getsize(path):
         os.truncate(path, 0)
 
 
-def discover(options):
+def discover(options: Options) -> None:
     """List the hooks that can run, by phase, as they are after extra-data.d wrote into the hooks tree."""
-    found = {}
+    found: dict[str, list[tuple[str, str, int]]] = {}
     for phase in options["phases"]:
         directory = os.path.join(HOOKS, phase)
         for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
@@ -106,7 +116,7 @@ def discover(options):
                 with open(path, "rb") as file:
                     digest = "sha256:" + hashlib.sha256(file.read()).hexdigest()
                 mode = stat.S_IMODE(os.stat(path).st_mode)
-                found.setdefault(phase, []).append([name, digest, mode])
+                found.setdefault(phase, []).append((name, digest, mode))
     with open("/imgc/work/discovered.json", "w", encoding="utf-8") as file:
         json.dump(found, file)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from imgc.engine import events
+from imgc.errors import ImgcError
 
 #: Logs kept per platform.
 KEPT = 50
@@ -17,12 +18,19 @@ class Log:
     """A reader of the event stream that writes ``<directory>/<time>.log``; use it as a context manager."""
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        for old in sorted(directory.glob("*.log"))[: -KEPT + 1]:
-            old.unlink(missing_ok=True)
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H-%M-%S.%f")
         self.path = directory / f"{stamp}-{os.getpid()}.log"
-        self._file = self.path.open("w", encoding="utf-8", errors="replace", buffering=1)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            for old in sorted(directory.glob("*.log"))[: -KEPT + 1]:
+                old.unlink(missing_ok=True)
+            self._file = self.path.open("w", encoding="utf-8", errors="replace", buffering=1)
+        except OSError as problem:
+            raise ImgcError(
+                "E304",
+                f"The log {self.path} cannot be written: {problem.strerror}.",
+                hint="Choose another cache with --cache or IMGC_CACHE, or make room with `imgc clean`.",
+            ) from problem
 
     def __enter__(self) -> Log:
         return self

@@ -45,6 +45,8 @@ def environment(plan: Plan, phase: str, *, in_target: bool, debug_trace: int = 0
         "USER": "root",
         "LOGNAME": "root",
         "SHELL": "/bin/bash",
+        # What sudo makes of a missing one.
+        "TERM": "unknown",
         "HOME": "/root" if in_target else sandbox.HOME,
         # Elements' hooks use the stock driver's files and the host's own tools; sudo is imgc's.
         "PATH": f"{_PATH}:/dev/imgc/bin" if in_target else f"{sandbox.BIN}:{_PATH}",
@@ -123,7 +125,9 @@ def target(phase: str, mounts: Sequence[Mapping[str, object]], *, in_target: boo
     if phase == "block-device.d":
         return sandbox.Target(built=True)
     replay = tuple(mounts) if phase in _REPLAYED else ()
-    return sandbox.Target(system=phase in _MOUNTED, hooks=in_target, replay=replay)
+    return sandbox.Target(
+        system=phase in _MOUNTED, hooks=in_target, devices=phase == "root.d", replay=replay
+    )
 
 
 def hook_payload(plan: Plan, phase: str, name: str, *, in_target: bool, debug_trace: int) -> sandbox.Payload:

@@ -31,7 +31,7 @@ class StepError(Exception):
         self.problem = problem
 
 
-def stored_steps(graph: nx.DiGraph, keys: Mapping[str, str], store: Store) -> set[str]:
+def stored_steps(graph: nx.DiGraph[str], keys: Mapping[str, str], store: Store) -> set[str]:
     """Ids of the steps whose results are there and can be used.
 
     A layer is of use only on top of all the layers below it; an output stands by itself.
@@ -46,11 +46,18 @@ def stored_steps(graph: nx.DiGraph, keys: Mapping[str, str], store: Store) -> se
             if below and store.has_layer(keys[step_id]):
                 usable.add(step_id)
         elif step.kind is not Kind.ASSEMBLE and store.has_result(keys[step_id]):
-            usable.add(step_id)
+            if step.kind is Kind.CONVERT or _still_true(graph, step, usable):
+                usable.add(step_id)
     return usable
 
 
-def wanted_steps(graph: nx.DiGraph, stored: set[str], goals: Iterable[str]) -> list[str]:
+def _still_true(graph: nx.DiGraph[str], step: Step, usable: set[str]) -> bool:
+    """Whether what a check or a boot found out is about outputs that are still there, not about ones to be made."""
+    outputs = [one for one in step.inputs if graph.nodes[one]["step"].kind is Kind.CONVERT]
+    return all(one in usable for one in outputs)
+
+
+def wanted_steps(graph: nx.DiGraph[str], stored: set[str], goals: Iterable[str]) -> list[str]:
     """Ids of the steps that must run for ``goals``, in an order in which they may."""
     from networkx import topological_sort
 

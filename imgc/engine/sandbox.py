@@ -4,7 +4,7 @@
 :mod:`imgc.engine.sandbox_init` with it.  Inside, every path is the same on every host:
 
 ======================  ==========================================================================================
-``/imgc/build``         the build's state: ``mnt/`` (rootfs), ``hooks/``, ``out/`` (cwd of hooks outside the chroot)
+``/imgc/build.0``       the build's state: ``mnt/`` (rootfs), ``hooks/``, ``out/`` (cwd of hooks outside the chroot)
 ``/imgc/cache``         downloads that outlive a build (``DIB_IMAGE_CACHE``)
 ``/imgc/elements/<n>``  the element search paths
 ``/imgc/dib``           diskimage-builder's own files (``_LIB`` is ``/imgc/dib/lib``)
@@ -16,9 +16,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -30,11 +32,12 @@ from typing import TYPE_CHECKING, Any
 from imgc import process
 from imgc.engine import host
 from imgc.errors import ImgcError
+from imgc.graph.plan import dib_directory
 
 if TYPE_CHECKING:
     from imgc.engine.store import Store
 
-BUILD = "/imgc/build"
+BUILD = "/imgc/build.0"
 CACHE = "/imgc/cache"
 ELEMENTS = "/imgc/elements"
 DIB = "/imgc/dib"
@@ -55,7 +58,7 @@ _REPLACED = ("/tmp", "/run", "/dev", "/proc", "/sys", "/imgc", "/var/tmp")
 
 @dataclass(frozen=True)
 class State:
-    """Layers to mount on ``/imgc/build``, topmost first, as host paths; without ``upper`` it is read-only."""
+    """Layers to mount on ``/imgc/build.0``, topmost first, as host paths; without ``upper`` it is read-only."""
 
     lowers: tuple[str, ...]
     upper: str = ""
@@ -66,12 +69,14 @@ class State:
 class Target:
     """What to mount in the rootfs: /proc, /dev and /sys (``system``), the hooks tree (``hooks``), earlier mounts.
 
-    ``built`` moves the rootfs to ``built/``, as the protocol has it in block-device.d.
+    ``built`` moves the rootfs to ``built/``, as the protocol has it in block-device.d.  ``devices`` mounts /dev alone
+    once the rootfs has one, where a bootstrap could not make device nodes because this is a user namespace.
     """
 
     system: bool = False
     hooks: bool = False
     built: bool = False
+    devices: bool = False
     replay: tuple[Mapping[str, Any], ...] = ()
 
 
@@ -122,22 +127,16 @@ class Sandbox:
         plan = self._write_plan(payload, work, state, target, binds)
         done = process.run(self._command(plan), on_line=on_line, check=False)
         report = work / "report.json"
-        text = report.read_text(encoding="utf-8") if report.exists() else ""
+        # What was set aside for it and not written is zeros.
+        text = report.read_bytes().strip(b"\0") if report.exists() else b""
         if not text:
-            lines = [line for line in done.output.splitlines() if line.startswith("imgc-sandbox: ")]
-            why = lines[-1].removeprefix("imgc-sandbox: ") if lines else f"exit status {done.status}"
-            raise ImgcError(
-                "E303",
-                f"The sandbox could not be made: {why}.",
-                hint="imgc needs Linux 5.12 or newer with overlayfs, and a cache directory on ext4, xfs, btrfs or tmpfs.",
-                detail=f"$ {process.quoted(self._command(plan))}",
-            )
+            raise _without_report(done)
         result = json.loads(text)
         return Outcome(result["status"], tuple(result["mounts"]), tuple(result["processes"]))
 
     def interact(self, payload: Payload, work: Path, *, state: State, target: Target | None) -> int:
         """Run a payload with this terminal as its own; its exit status."""
-        plan = self._write_plan(payload, work, state, target, ())
+        plan = self._write_plan(payload, work, state, target, (), interactive=True)
         return process.interact(self._command(plan))
 
     def remover(self, where: Store) -> Callable[[Sequence[Path]], None]:
@@ -176,6 +175,8 @@ class Sandbox:
         state: State | None,
         target: Target | None,
         binds: Sequence[tuple[str, str, str]],
+        *,
+        interactive: bool = False,
     ) -> Path:
         for name in ("tmp", "var-tmp"):
             (work / name).mkdir(exist_ok=True)
@@ -183,6 +184,8 @@ class Sandbox:
         report = work / "report.json"
         report.unlink(missing_ok=True)
         plan = {
+            "imgc": os.getpid(),
+            "interactive": interactive,
             "user_namespace": self.user_namespace.as_dict() if self.user_namespace else None,
             "report": str(report),
             "directories": [HOME, WORK, CACHE, BIN],
@@ -238,13 +241,17 @@ class Sandbox:
         return {**network, **payload.env}
 
 
-def dib_directory() -> Path:
-    """Where diskimage-builder is installed.  Found without importing it: that costs a tenth of a second."""
-    from importlib.util import find_spec
-
-    spec = find_spec("diskimage_builder")
-    if spec is None or not spec.submodule_search_locations:
-        raise ImgcError("E302", "diskimage-builder is not installed.", hint="Install imgc with pip; it depends on it.")
-    return Path(spec.submodule_search_locations[0])
-
-
+def _without_report(done: process.Completed) -> ImgcError:
+    """The error for a sandbox that ended before it could tell how its payload did."""
+    if done.status in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        return ImgcError("E301", "The step was killed (signal 9).", hint="Was memory short?  `dmesg` tells.")
+    lines = [line for line in done.output.splitlines() if line.startswith("imgc-sandbox: ")]
+    why = lines[-1].removeprefix("imgc-sandbox: ") if lines else f"exit status {done.status}"
+    if os.strerror(errno.ENOSPC) in why:
+        return ImgcError("E902", f"{why}.", hint="`imgc clean` makes room in the cache.")
+    return ImgcError(
+        "E303",
+        f"The sandbox could not be made: {why}.",
+        hint="imgc needs Linux 5.12 or newer with overlayfs, and a cache directory on ext4, xfs, btrfs or tmpfs.",
+        detail=f"$ {process.quoted(done.argv)}",
+    )

@@ -9,6 +9,8 @@ The plan is the JSON form of :class:`imgc.engine.sandbox.SandboxPlan`.  The exit
 for signal n), or 125 with ``imgc-sandbox: …`` on stderr when the sandbox itself could not be made.
 """
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import errno
@@ -29,6 +31,12 @@ SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "ppc64le": 203, "s390x": 217, "r
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_SECCOMP = 1, 24, 22
 SETUP_FAILED = 125
 
+#: Bytes set aside for the report.
+REPORT_SIZE = 64 * 1024
+
+#: The signals by which imgc, or a user at the terminal, ends a sandbox.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 #: Capabilities no image build has use for: loading modules, raw I/O, rebooting, setting the clock.
 DROPPED_CAPABILITIES = (16, 17, 22, 25)
 
@@ -38,8 +46,28 @@ SYNC_CALLS = {
     "aarch64": (0xC00000B7, (81, 82, 83, 84, 267, 227)),
 }
 
+#: What this process, Python or whoever started imgc ignores, and a hook must not.
+PAYLOAD_SIGNALS = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGPIPE,
+    signal.SIGTERM,
+    signal.SIGXFSZ,
+)
+
 #: Where the host is while the new root is being built.
 HOST = "/oldroot"
+
+# Known to type checkers by this name; importing typing would cost every step more than building its root.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    #: The plan, or a part of it, as JSON gives it.
+    Plan = dict[str, Any]
+    #: (root, mount point, type, source, device, options) of one mount.
+    Mounted = tuple[str, str, str, str, str, str]
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
@@ -49,13 +77,13 @@ class SetupError(Exception):
     """The sandbox cannot be made; the text says which call failed."""
 
 
-def call(what, result):
+def call(what: str, result: int) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise SetupError(f"{what}: {os.strerror(number)}")
 
 
-def mount(source, target, kind, flags=0, data=""):
+def mount(source: str | None, target: str, kind: str | None, flags: int = 0, data: str = "") -> None:
     result = libc.mount(
         source.encode() if source else None,
         target.encode(),
@@ -66,7 +94,7 @@ def mount(source, target, kind, flags=0, data=""):
     call(f"mount {kind or 'bind'} {source} on {target}", result)
 
 
-def bind(source, target, read_only=False):
+def bind(source: str, target: str, read_only: bool = False) -> None:
     """Bind ``source`` with everything below it; make the target (a directory or a file) when it is missing."""
     if os.path.isdir(source):
         os.makedirs(target, exist_ok=True)
@@ -80,16 +108,16 @@ def bind(source, target, read_only=False):
         call(f"make {target} read-only", result)
 
 
-def unshare(flags):
+def unshare(flags: int) -> None:
     call("unshare", libc.unshare(flags))
 
 
-def pivot_root(new, put_old):
+def pivot_root(new: str, put_old: str) -> None:
     number = SYS_PIVOT_ROOT[os.uname().machine]
     call(f"pivot_root {new}", libc.syscall(number, new.encode(), put_old.encode()))
 
 
-def write(path, text, mode):
+def write(path: str, text: str, mode: int) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
@@ -99,7 +127,7 @@ def write(path, text, mode):
 # --- namespaces ---------------------------------------------------------------------------------------------------
 
 
-def enter_user_namespace(maps):
+def enter_user_namespace(maps: Plan) -> None:
     """Become root of a new user namespace whose ids are mapped by newuidmap and newgidmap from outside it."""
     ready_read, ready_write = os.pipe()
     parent = os.getpid()
@@ -124,7 +152,7 @@ def enter_user_namespace(maps):
     os.setgroups([])
 
 
-def die_with_parent(alive):
+def die_with_parent(alive: int) -> None:
     """Have the kernel kill this process when its parent dies; ``alive`` is a pipe that only the parent holds open."""
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     # The parent may have died before the line above; then the pipe has no writer left.
@@ -133,35 +161,58 @@ def die_with_parent(alive):
     os.close(alive)
 
 
-def into_namespaces(plan):
+def into_namespaces(plan: Plan) -> None:
     """Go on as process 1 of fresh namespaces; the parent waits for it and exits as it did."""
-    starter = os.getppid()
     if plan["user_namespace"]:
         enter_user_namespace(plan["user_namespace"])
-        # Changing credentials cleared the parent-death signal that this process was started with.
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != starter:
-            os._exit(128 + signal.SIGKILL)
+    # After that, because a change of credentials clears it.
+    die_with_imgc(plan["imgc"])
     unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWPID)
     alive, held = os.pipe()
+    # Held back until there is a child to end; the child ignores them before it lets them in.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     child = os.fork()
     if child:
         os.close(alive)
-        _, status = os.waitpid(child, 0)
-        code = os.waitstatus_to_exitcode(status)
-        os._exit(code if code >= 0 else 128 - code)
+        os._exit(wait_for(child, plan["interactive"]))
     os.close(held)
     die_with_parent(alive)
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+
+def die_with_imgc(pid: int) -> None:
+    """Have the kernel kill this process when imgc dies, however this process was started."""
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != pid:
+        os._exit(128 + signal.SIGKILL)
+
+
+def wait_for(child: int, interactive: bool) -> int:
+    """Exit status of process 1 of the sandbox; a signal to this process ends it, and all that runs in there.
+
+    Only when this returns has the last process of the sandbox left the files of the build alone.  Ctrl-C at the
+    terminal of an interactive one is for the shell.
+    """
+    for number in ENDING:
+        signal.signal(number, lambda *_: os.kill(child, signal.SIGKILL))
+    if interactive:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
 
 
 # --- the root file system ---------------------------------------------------------------------------------------
 
 
-def host_path(path):
+def host_path(path: str) -> str:
     return HOST + path
 
 
-def build_root(plan):
+def build_root(plan: Plan) -> None:
     """Move into a tmpfs root: the host read-only, a private /dev, /proc, /tmp and /run, and imgc's own /imgc."""
     mount(None, "/", None, MS_REC | MS_PRIVATE)
     # Mounted over /tmp only until pivot_root moves it away; the host's /tmp is then visible below HOST again.
@@ -187,7 +238,7 @@ def build_root(plan):
     for path, (mode, text) in plan["files"].items():
         write(root + path, text, mode)
     if plan["state"]:
-        mount_state(root + "/imgc/build", plan["state"])
+        mount_state(root + "/imgc/build.0", plan["state"])
     os.chdir(root)
     os.mkdir(root + HOST)
     pivot_root(root, root + HOST)
@@ -197,7 +248,7 @@ def build_root(plan):
     os.rmdir(HOST)
 
 
-def bind_host(root):
+def bind_host(root: str) -> None:
     skipped = {"proc", "sys", "dev", "tmp", "run", "imgc", "lost+found"}
     for entry in sorted(os.listdir(HOST)):
         source, target = host_path("/" + entry), f"{root}/{entry}"
@@ -209,7 +260,7 @@ def bind_host(root):
             bind(source, target, read_only=True)
 
 
-def make_resolvable(root):
+def make_resolvable(root: str) -> None:
     """Where the host's resolv.conf is a link into /run, put its text there: /run itself is private and empty."""
     with contextlib.suppress(OSError):
         path = os.path.normpath(os.path.join("/etc", os.readlink(host_path("/etc/resolv.conf"))))
@@ -218,7 +269,7 @@ def make_resolvable(root):
                 write(root + path, file.read(), 0o644)
 
 
-def make_dev(path, files):
+def make_dev(path: str, files: dict[str, tuple[int, str]]) -> None:
     """A minimal /dev: the harmless nodes of the host, a private devpts and shm, and imgc's own directory."""
     os.mkdir(path)
     mount("tmpfs", path, "tmpfs", MS_NOSUID, "mode=0755")
@@ -236,7 +287,7 @@ def make_dev(path, files):
         write(f"{path}/imgc/{name}", text, mode)
 
 
-def mount_state(target, state):
+def mount_state(target: str, state: Plan) -> None:
     """Mount the layers (top first) on ``target``; without an upper directory the result is read-only.
 
     The layers are named by short links in a directory of their own, because the kernel takes one page of options.
@@ -265,31 +316,46 @@ def mount_state(target, state):
 # --- mounts in the target -----------------------------------------------------------------------------------------
 
 
-def prepare_target(plan):
+def prepare_target(plan: Plan) -> None:
     """Inside the finished root: what the DIB driver mounts in the target for this phase."""
     target = plan["target"]
     if not target:
         return
     if target["built"]:
-        bind("/imgc/build/mnt", "/imgc/build/built")
-        mount("tmpfs", "/imgc/build/mnt", "tmpfs", 0, "mode=0755")
+        bind("/imgc/build.0/mnt", "/imgc/build.0/built")
+        mount("tmpfs", "/imgc/build.0/mnt", "tmpfs", 0, "mode=0755")
         return
     for one in target["replay"]:
         replay(one)
     if target["system"]:
         for name in ("proc", "dev", "sys"):
-            os.makedirs(f"/imgc/build/mnt/{name}", exist_ok=True)
-        mount("proc", "/imgc/build/mnt/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-        mount("/dev", "/imgc/build/mnt/dev", None, MS_BIND | MS_REC)
-        bind("/sys", "/imgc/build/mnt/sys", read_only=True)
+            os.makedirs(f"/imgc/build.0/mnt/{name}", exist_ok=True)
+        mount("proc", "/imgc/build.0/mnt/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        mount("/dev", "/imgc/build.0/mnt/dev", None, MS_BIND | MS_REC)
+        bind("/sys", "/imgc/build.0/mnt/sys", read_only=True)
         refresh_resolv_conf(target["resolv_conf"])
+    elif lacks_devices(plan):
+        mount("/dev", "/imgc/build.0/mnt/dev", None, MS_BIND | MS_REC)
     if target["hooks"]:
         bind_hooks()
 
 
-def replay(one):
+def own_mounts(plan: Plan) -> tuple[str, ...]:
+    """Where in the target :func:`prepare_target` has mounted something, apart from what it replayed."""
+    if plan["target"]["system"]:
+        return ("dev", "proc", "sys", "tmp/in_target.d")
+    return ("dev",) if lacks_devices(plan) else ()
+
+
+def lacks_devices(plan: Plan) -> bool:
+    """Whether hooks that enter the rootfs by themselves would find no device nodes there."""
+    wanted = plan["user_namespace"] and plan["target"]["devices"]
+    return bool(wanted) and os.path.isdir("/imgc/build.0/mnt/dev")
+
+
+def replay(one: Plan) -> None:
     """Make a mount again that an earlier hook made and left for later phases (a package cache, say)."""
-    path = "/imgc/build/mnt/" + one["target"]
+    path = "/imgc/build.0/mnt/" + one["target"]
     os.makedirs(path, exist_ok=True)
     if one["type"] == "bind":
         os.makedirs(one["source"], exist_ok=True)
@@ -298,9 +364,9 @@ def replay(one):
         mount(one["source"], path, one["type"], one["flags"], one["data"])
 
 
-def refresh_resolv_conf(text):
+def refresh_resolv_conf(text: str) -> None:
     """Bring the name servers up to date when a cached layer holds those of an earlier day."""
-    path, marker = "/imgc/build/mnt/etc/resolv.conf", "/imgc/build/resolv.conf"
+    path, marker = "/imgc/build.0/mnt/etc/resolv.conf", "/imgc/build.0/resolv.conf"
     with contextlib.suppress(OSError):
         with open(marker, encoding="utf-8") as file:
             ours = file.read()
@@ -314,22 +380,22 @@ def refresh_resolv_conf(text):
                 file.write(text)
 
 
-IN_TARGET = "/imgc/build/mnt/tmp/in_target.d"
+IN_TARGET = "/imgc/build.0/mnt/tmp/in_target.d"
 
 
-def bind_hooks():
+def bind_hooks() -> None:
     os.makedirs(IN_TARGET, exist_ok=True)
-    bind("/imgc/build/hooks", IN_TARGET, read_only=True)
+    bind("/imgc/build.0/hooks", IN_TARGET, read_only=True)
 
 
-def unbind_hooks():
+def unbind_hooks() -> None:
     """Leave no empty directory behind in the layer."""
     libc.umount2(IN_TARGET.encode(), MNT_DETACH)
     with contextlib.suppress(OSError):
         os.rmdir(IN_TARGET)
 
 
-def mount_table():
+def mount_table() -> list[Mounted]:
     """What is mounted: (root, mount point, type, source, device, options) in mount order."""
     table = []
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
@@ -340,16 +406,19 @@ def mount_table():
     return table
 
 
-def unescape(text):
+def unescape(text: str) -> str:
     for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         text = text.replace(code, character)
     return text
 
 
-def left_mounts(system):
-    """The mounts below the target that hooks left, in a form that :func:`replay` understands."""
-    below, table, found = "/imgc/build/mnt/", mount_table(), []
-    own = {below + name for name in ("dev", "proc", "sys", "tmp/in_target.d")} if system else set()
+def left_mounts(own: tuple[str, ...]) -> list[Plan]:
+    """The mounts below the target that hooks left, in a form that :func:`replay` understands.
+
+    ``own`` are mount points in the target that are the sandbox's.
+    """
+    below, table, found = "/imgc/build.0/mnt/", mount_table(), []
+    own = {below + name for name in own}
     for root, point, kind, source, device, options in table:
         if not point.startswith(below) or any(point == one or point.startswith(one + "/") for one in own):
             continue
@@ -363,11 +432,11 @@ def left_mounts(system):
     return found
 
 
-def bind_origin(table, root, device):
+def bind_origin(table: list[Mounted], root: str, device: str) -> str:
     """The path outside the target that shows ``root`` of ``device``; empty when no mount does."""
     best = ("", "")
     for base, point, _, _, other, _ in table:
-        if other != device or point.startswith("/imgc/build/mnt"):
+        if other != device or point.startswith("/imgc/build.0/mnt"):
             continue
         inside = root == base or root.startswith(base.rstrip("/") + "/")
         if inside and point.startswith("/imgc/") and len(base) >= len(best[0]):
@@ -380,7 +449,7 @@ def bind_origin(table, root, device):
 # --- the payload ----------------------------------------------------------------------------------------------------
 
 
-def ignore_syncs():
+def ignore_syncs() -> None:
     """Let every sync call return 0 at once: a layer is made durable as a whole, or thrown away."""
     if os.uname().machine not in SYNC_CALLS:
         return
@@ -398,7 +467,7 @@ def ignore_syncs():
     call("install the sync filter", libc.prctl(PR_SET_SECCOMP, 2, header, 0, 0))
 
 
-def start_payload(payload):
+def start_payload(payload: Plan) -> int:
     child = os.fork()
     if child:
         return child
@@ -411,7 +480,7 @@ def start_payload(payload):
         if payload["ignore_syncs"]:
             ignore_syncs()
         os.umask(0o022)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGQUIT):
+        for number in PAYLOAD_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         os.execvpe(payload["argv"][0], payload["argv"], payload["env"])
     except (OSError, SetupError) as problem:
@@ -420,7 +489,7 @@ def start_payload(payload):
     os._exit(127)
 
 
-def reap(child):
+def reap(child: int) -> int:
     """Wait for the payload and for whatever it leaves to process 1; its exit status, as a shell would give it."""
     while True:
         try:
@@ -432,7 +501,7 @@ def reap(child):
             return code if code >= 0 else 128 - code
 
 
-def left_processes():
+def left_processes() -> list[str]:
     """Names of the processes that outlived the payload; they end with this process."""
     names = []
     for entry in os.listdir("/proc"):
@@ -444,22 +513,25 @@ def left_processes():
     return sorted(names)
 
 
-def main(path):
+def main(path: str) -> None:
     with open(path, encoding="utf-8") as file:
         plan = json.load(file)
     into_namespaces(plan)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     os.umask(0o022)
     report = os.open(plan["report"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    # The payload may fill the file system.
+    os.posix_fallocate(report, 0, REPORT_SIZE)
     build_root(plan)
     prepare_target(plan)
-    status = reap(start_payload(plan["payload"]))
     target = plan["target"]
+    own = own_mounts(plan) if target else ()
+    status = reap(start_payload(plan["payload"]))
     if target and target["hooks"]:
         unbind_hooks()
-    mounts = left_mounts(target["system"]) if target and not target["built"] else []
-    os.write(report, json.dumps({"status": status, "mounts": mounts, "processes": left_processes()}).encode())
+    mounts = left_mounts(own) if target and not target["built"] else []
+    text = json.dumps({"status": status, "mounts": mounts, "processes": left_processes()}).encode()
+    os.write(report, text)
+    os.ftruncate(report, len(text))
     os.close(report)
     os._exit(status)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import time
@@ -10,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgc.engine import events, host, protocol, sandbox, store
+from imgc.engine import events, host, protocol, sandbox
+from imgc.engine.store import LAYERS, RESULTS, Store, Work
 from imgc.errors import ImgcError
+from imgc.graph.found import settle
 from imgc.graph.step import PHASES, Kind, Step
 
 if TYPE_CHECKING:
@@ -49,11 +52,11 @@ class Job:
     """One platform's graph on its way through the engine."""
 
     plan: Plan
-    graph: nx.DiGraph
+    graph: nx.DiGraph[str]
     keys: Mapping[str, str]
-    store: store.Store
+    store: Store
     sandbox: sandbox.Sandbox
-    work: store.Work
+    work: Work
     stream: events.Stream
     file_steps: Mapping[Kind, FileStep]
     jobs: int = 2
@@ -87,22 +90,32 @@ def run_step(job: Job, step: Step) -> None:
             _run_state_step(job, step, scratch, on_line)
         else:
             _run_file_step(job, step, scratch, on_line)
-    except ImgcError as problem:
+    except (ImgcError, OSError) as cause:
+        problem = cause if isinstance(cause, ImgcError) else _of_the_cache(job.store, cause)
         seconds = time.monotonic() - started
         file = hook_file(job.plan, step)
         text = "\n".join(tail)
         job.stream.emit(events.StepFailed(step.platform, step.id, seconds, problem.message, file, text))
-        raise
+        raise problem from cause
     seconds = time.monotonic() - started
     job.store.record_times({step.id: seconds})
     job.stream.emit(events.StepFinished(step.platform, step.id, seconds))
+
+
+def _of_the_cache(where: Store, cause: OSError) -> ImgcError:
+    """The error for a cache that cannot be written any more; any other cause is a defect, and raised as it is."""
+    if cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ImgcError("E902", f"No room is left in {where.cache}.", hint="`imgc clean` makes room in the cache.")
+    if cause.errno in (errno.EROFS, errno.EIO):
+        return ImgcError("E304", f"The cache directory {where.cache} cannot be used: {cause.strerror}.")
+    raise cause
 
 
 def hook_file(plan: Plan, step: Step) -> str:
     """The file a user would edit to change this step; empty when it is imgc's own."""
     if step.kind is not Kind.HOOK:
         return ""
-    return next((hook.path for hook in plan.hooks.get(step.phase, ()) if hook.name == step.name), "")
+    return next((hook.path for hook in plan.phase(step.phase) if hook.name == step.name), "")
 
 
 def state_below(job: Job, step: Step, upper: str = "", work: str = "") -> sandbox.State:
@@ -172,8 +185,9 @@ def _run_state_step(job: Job, step: Step, scratch: Path, on_line: Callable[[str]
         raise ImgcError("E301", _failure_text(step, outcome.status))
     meta: dict[str, Any] = {"step": step.id, "seconds": time.monotonic() - started, "mounts": list(outcome.mounts)}
     if is_handover(job.graph, step):
-        meta["discovered"] = _discover(job, step, scratch, made)
-    job.store.commit(store.LAYERS, job.keys[step.id], made, meta, replace=job.fresh)
+        # Relative to the plan: a linked script that is edited later must count with its new bytes.
+        meta["discovered"] = settle(job.plan, _discover(job, step, scratch, made))
+    job.store.commit(LAYERS, job.keys[step.id], made, meta, replace=job.fresh)
 
 
 def _failure_text(step: Step, status: int) -> str:
@@ -188,17 +202,23 @@ def _keep_failed(job: Job, step: Step, made: Path, outcome: sandbox.Outcome) -> 
     if kept.exists():
         job.sandbox.remove([kept], job.work.directory("remove"))
     kept.parent.mkdir(exist_ok=True)
-    made.rename(kept)
+    try:
+        made.rename(kept)
+    except OSError as problem:
+        if problem.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        # Another imgc has just kept the state in which its own build of this platform failed.
+        return
     meta = {"step": step.id, "key": job.keys[step.id], "status": outcome.status}
     (kept / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
-def failed_directory(where: store.Store, platform: str) -> Path:
+def failed_directory(where: Store, platform: str) -> Path:
     """Where the state of a platform's last failure is kept."""
     return where.cache / "failed" / platform
 
 
-def is_handover(graph: nx.DiGraph, step: Step) -> bool:
+def is_handover(graph: nx.DiGraph[str], step: Step) -> bool:
     """Whether this is the last step before the hooks that run are known for certain (extra-data.d writes hooks)."""
     early = ("root.d", "extra-data.d")
     if step.kind is Kind.DRIVER and step.name in ("resolv-conf", "install-type") or step.phase in early:
@@ -244,5 +264,5 @@ def _run_file_step(job: Job, step: Step, scratch: Path, on_line: Callable[[str],
         (made / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
         job.passing[step.id] = made
         return
-    job.store.commit(store.RESULTS, job.keys[step.id], made, meta, replace=job.fresh)
+    job.store.commit(RESULTS, job.keys[step.id], made, meta, replace=job.fresh)
     shutil.rmtree(scratch, ignore_errors=True)

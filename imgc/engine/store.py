@@ -23,6 +23,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -97,7 +98,19 @@ class Store:
 
     def _trusted(self, directory: Path) -> bool:
         meta = self.meta(directory)
-        return bool(meta) and (meta.get("boot") == self._boot or (directory / "durable").exists())
+        whole = bool(meta) and (meta.get("boot") == self._boot or (directory / "durable").exists())
+        return whole and self._unchanged(directory, meta)
+
+    @staticmethod
+    def _unchanged(directory: Path, meta: Mapping[str, Any]) -> bool:
+        """Whether an output is as it was made.  A published one is the same file, and a user may write to that."""
+        if "file" not in meta:
+            return True
+        try:
+            status = (directory / meta["file"]).stat()
+        except OSError:
+            return False
+        return (status.st_size, status.st_mtime_ns) == (meta["size"], meta["mtime_ns"])
 
     # --- committing ---------------------------------------------------------------------------------------------
 
@@ -135,27 +148,33 @@ class Store:
     def work(self, name: str, remove: Callable[[Sequence[Path]], None]) -> Iterator[Work]:
         """A scratch directory for one build, emptied by ``remove`` at the end; clears what dead builds left."""
         self.reap(remove)
-        path = self.cache / "work" / f"{name}-{os.getpid()}"
-        lock = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        path, lock = self._lock_new(name)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            path.mkdir(exist_ok=True)
+            path.mkdir()
             yield Work(path, lock)
         finally:
             self._give_back(path, lock, remove)
+
+    def _lock_new(self, name: str) -> tuple[Path, int]:
+        """A name for a scratch directory that nobody has, and its lock."""
+        while True:
+            # The number of a process does not tell it from one in another container.
+            path = self.cache / "work" / f"{name}-{os.getpid()}-{secrets.token_hex(4)}"
+            lock = os.open(f"{path}.lock", os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o644)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.fstat(lock).st_nlink:
+                return path, lock
+            # Another imgc took it for a dead one's, between the two calls.
+            os.close(lock)
 
     def reap(self, remove: Callable[[Sequence[Path]], None]) -> int:
         """Remove the scratch directories of processes that are gone, and say how many there were."""
         count = 0
         for file in sorted((self.cache / "work").glob("*.lock")):
-            lock = os.open(file, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(lock)
-                continue
-            count += 1
-            self._give_back(file.with_suffix(""), lock, remove)
+            lock = _free_lock(file)
+            if lock is not None:
+                count += 1
+                self._give_back(file.with_suffix(""), lock, remove)
         return count
 
     @staticmethod
@@ -179,6 +198,8 @@ class Store:
             chosen |= {"layers": [LAYERS], "outputs": [RESULTS], "logs": ["logs"]}
         if downloads:
             chosen["downloads"] = ["downloads"]
+        if layers and not dry_run:
+            self._demand_no_build(remove)
         found = []
         for what, names in chosen.items():
             paths = [path for name in names for path in self._children(self.cache / name)]
@@ -188,6 +209,16 @@ class Store:
             found.append((what, len(paths), size))
         dead = 0 if dry_run else self.reap(remove)
         return [*found, ("leftovers of dead builds", dead, 0)]
+
+    def _demand_no_build(self, remove: Callable[[Sequence[Path]], None]) -> None:
+        self.reap(remove)
+        running = [file.stem for file in sorted((self.cache / "work").glob("*.lock"))]
+        if running:
+            raise ImgcError(
+                "E304",
+                f"The cache is in use by {', '.join(running)}.",
+                hint="Wait for that build; it works on the layers that would be removed.",
+            )
 
     @staticmethod
     def _children(directory: Path) -> list[Path]:
@@ -208,6 +239,20 @@ class Store:
         temporary = self.cache / f"times.json.{os.getpid()}"
         temporary.write_text(json.dumps(merged, indent=0, sort_keys=True), encoding="utf-8")
         os.replace(temporary, self.cache / "times.json")
+
+
+def _free_lock(file: Path) -> int | None:
+    """A lock whose owner is gone, now held by this process; None while it lives, or when another imgc was quicker."""
+    try:
+        lock = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
 
 
 def disk_usage(path: Path) -> int:
