@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from imgc import process
 from imgc.errors import Collector, ImgcError
 from imgc.graph.step import Kind, Step
-from imgc.publish import Artifact, publish
+from imgc.publish import Artifact, publish, publish_side
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -308,6 +308,8 @@ class _Course:
                 )
             )
         for step in _steps(self.compiled):
+            if step.kind is Kind.COLLECT:
+                publish_side(self.store.result(self.compiled.keys[step.id]) / "out", self.options.output_dir)
             if step.kind is Kind.BOOT:
                 self.boot_reports.append(boot_report(self.store.meta(self.store.result(self.compiled.keys[step.id]))))
 
@@ -390,7 +392,7 @@ def _chosen(step: Step, formats: Sequence[str]) -> bool:
 
 
 def _goals(compiled: Compiled, formats: Sequence[str]) -> list[str]:
-    """Ids of the steps a user asks for: the outputs, their check, the boots; the tree itself without any output."""
+    """Ids of the steps a user asks for: the outputs, their check, what lies beside them, the boots; the tree itself without any output."""
     steps = _steps(compiled)
     if not any(step.kind is Kind.CONVERT for step in steps):
         return [step.id for step in steps if step.changes_state][-1:]
@@ -404,4 +406,5 @@ def _goals(compiled: Compiled, formats: Sequence[str]) -> list[str]:
             place=compiled.platform.place("outputs"),
         )
     checks = [] if formats else [step.id for step in steps if step.kind is Kind.CHECK]
-    return [*chosen, *checks, *(step.id for step in steps if step.kind is Kind.BOOT)]
+    beside = [step.id for step in steps if step.kind is Kind.COLLECT]
+    return [*chosen, *checks, *beside, *(step.id for step in steps if step.kind is Kind.BOOT)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from imgc.engine import sandbox
 from imgc.engine.step_runner import Files, FileStep
 from imgc.graph.implied import has_disk
+from imgc.errors import ImgcError
 from imgc.graph.step import Kind
 from imgc.spec.model import Output, Platform
 
@@ -56,6 +57,19 @@ def convert(files: Files) -> dict[str, Any]:
         "sha256": sha256,
         "md5": md5,
     }
+
+
+def collect(files: Files) -> dict[str, Any]:
+    """What hooks wrote to their working directory, for the output directory: ``NAME.d/`` and the like."""
+    payload = sandbox.Payload(
+        ("cp", "-R", "--no-preserve=ownership", "--preserve=timestamps", f"{sandbox.BUILD}/out", sandbox.WORK),
+        {"PATH": "/usr/bin:/bin"},
+    )
+    made = [(str(files.made), sandbox.WORK, "rw")]
+    outcome = files.sandbox.run(payload, files.scratch, state=files.state, binds=made, on_line=files.on_line)
+    if outcome.status:
+        raise ImgcError("E301", "What hooks wrote beside the image could not be collected.")
+    return {}
 
 
 def check(files: Files) -> dict[str, Any]:
@@ -104,6 +118,7 @@ def boot_report(meta: Mapping[str, Any]) -> BootReport:
 
 FILE_STEPS: Mapping[Kind, FileStep] = {
     Kind.ASSEMBLE: assemble,
+    Kind.COLLECT: collect,
     Kind.CONVERT: convert,
     Kind.CHECK: check,
     Kind.BOOT: boot,

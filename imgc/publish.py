@@ -56,6 +56,62 @@ def publish(name: str, results: Sequence[tuple[Path, Mapping[str, Any]]], output
     return artifacts
 
 
+def publish_side(directory: Path, output_dir: Path) -> list[Path]:
+    """Put what hooks wrote beside the image (the entries of ``directory``) into ``output_dir``; their final paths.
+
+    An entry replaces one of its name as a whole.  Raises E405.
+    """
+    finals = []
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with _alone(output_dir):
+            for entry in sorted(directory.iterdir()) if directory.is_dir() else ():
+                final = output_dir / entry.name
+                finals.append(final)
+                if not _alike(entry, final):
+                    _exchange(entry, final)
+    except OSError as problem:
+        raise ImgcError(
+            "E405",
+            f"{problem.filename2 or problem.filename or output_dir} cannot be written: {problem.strerror}.",
+            hint="Choose another directory with --output, or make room.",
+        ) from problem
+    return finals
+
+
+def _alike(one: Path, other: Path) -> bool:
+    """Whether two trees have the same names, sizes and times."""
+    if one.is_dir() and other.is_dir():
+        names = sorted(os.listdir(one))
+        return names == sorted(os.listdir(other)) and all(_alike(one / name, other / name) for name in names)
+    if one.is_file() and other.is_file():
+        ours, theirs = one.stat(), other.stat()
+        return (ours.st_size, ours.st_mtime_ns) == (theirs.st_size, theirs.st_mtime_ns)
+    return False
+
+
+def _exchange(entry: Path, final: Path) -> None:
+    """Copy an entry beside its final name, whole, and only then let it take the place of what is there."""
+    partial, old = Path(f"{final}.partial"), Path(f"{final}.old")
+    for path in (partial, old):
+        _remove(path)
+    if entry.is_dir():
+        shutil.copytree(entry, partial)
+    else:
+        shutil.copy2(entry, partial)
+    if final.is_dir():
+        os.rename(final, old)
+    os.rename(partial, final)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def _alone(output_dir: Path) -> Iterator[None]:
     """Keep out other imgc that publish into the same directory, where its file system has locks."""

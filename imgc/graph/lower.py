@@ -4,6 +4,7 @@ The steps that change the tree form one chain per platform, in the order of the 
 and the final check hang off its end::
 
     root.d ─ resolv-conf ─ install-type ─ extra-data.d ─ … ─ fstab ─ … ─ cleanup.d ─ finalise ─ disk ─ outputs ─ check
+                                                                                        └ side-outputs
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def lower(plan: Plan, discovered: Discovered | None = None) -> networkx.DiGraph[
     before: tuple[str, ...] = ()
     for draft in _chain(plan, discovered):
         before = (_add(graph, platform.name, draft, before),)
+    _add(graph, platform.name, _Draft(Kind.COLLECT, "", "side-outputs", "", ()), before)
     disk = before
     if has_disk(platform):
         disk = (_add(graph, platform.name, _disk(platform), before),)

@@ -36,6 +36,7 @@ class Kind(str, enum.Enum):
     PACKAGES = "packages"  # the spec's own package list, through install-packages in the chroot
     DRIVER = "driver"  # what the stock driver does between phases: resolv.conf, fstab, finalise …
     ASSEMBLE = "assemble"  # tree -> raw disk
+    COLLECT = "collect"  # what hooks wrote beside the image: manifests, a kernel …
     CONVERT = "convert"  # raw disk, or tree, -> one output file
     CHECK = "check"  # the finished outputs are sound and equal
     BOOT = "boot"  # the image boots

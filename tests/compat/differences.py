@@ -244,7 +244,6 @@ _OUTPUTS = (
     Allowed("/proc and /sys in archives", (Case("tree/(proc|sys)", None, "5 755 0:0"),)),
     Allowed("lost+found in archives", (Case(r"tree/lost\+found", "5 700 0:0", None),)),
     Allowed("checksums of archives", (Case(r"delivered/probe\.tar\.(md5|sha256)", None, "present"),)),
-    Allowed("side outputs", (Case(r"delivered/probe\.(d|probe)", "present", None),)),
 )
 
 ALLOWED = (*_ENVIRONMENT, *_SUDO, *_PROCESS, *_FILES, *_OUTPUTS)

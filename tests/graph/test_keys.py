@@ -95,6 +95,7 @@ CHAIN = [
     "fstab",
     "cleanup.d/90-end",
     "finalise",
+    "side-outputs",
     "tar",
     "check",
 ]

@@ -39,6 +39,7 @@ def test_the_chain_is_the_stock_drivers(elements, compiled, steps_of):
         "finalise.d/50-x",
         "cleanup.d/50-x",
         "finalise",
+        "side-outputs",
         "tar",
         "check",
     ]

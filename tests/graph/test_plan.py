@@ -28,6 +28,7 @@ def test_settings_imply_elements(debian):
         "vm": "an output is a disk",
         "block-device-efi": "disk.boot is both",
         "bootloader": "an output is a disk",
+        "imgc-bootstrap": "base is a minimal debian",
         "imgc-initramfs": "debian has initramfs-tools",
     }
     assert {name for name, _ in debian.implied} <= names(debian)
