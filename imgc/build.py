@@ -311,7 +311,9 @@ class _Course:
             if step.kind is Kind.COLLECT:
                 publish_side(self.store.result(self.compiled.keys[step.id]) / "out", self.options.output_dir)
             if step.kind is Kind.BOOT:
-                self.boot_reports.append(boot_report(self.store.meta(self.store.result(self.compiled.keys[step.id]))))
+                self.boot_reports.append(
+                    boot_report(self.store.meta(self.store.result(self.compiled.keys[step.id])))
+                )
 
 
 def shell(compiled: Compiled, step_id: str, settings: Settings) -> int:
@@ -321,10 +323,10 @@ def shell(compiled: Compiled, step_id: str, settings: Settings) -> int:
     """
     from imgc.engine.hooks_tree import materialise
     from imgc.engine.run import failed_shell
-    from imgc.graph.plan import dib_directory
     from imgc.engine.step_runner import Job
     from imgc.engine.store import Store
     from imgc.file_steps import FILE_STEPS
+    from imgc.graph.plan import dib_directory
 
     store = Store(settings.cache_dir)
     sandbox = _sandbox(compiled.plan, store)
@@ -384,7 +386,9 @@ def _known_hooks(compiled: Compiled, store: Store) -> Discovered | None:
     found = store.meta(store.layer(compiled.keys[_handover(compiled)])).get("discovered")
     if found is None:
         return None
-    return {phase: tuple((name, digest, mode) for name, digest, mode in hooks) for phase, hooks in found.items()}
+    return {
+        phase: tuple((name, digest, mode) for name, digest, mode in hooks) for phase, hooks in found.items()
+    }
 
 
 def _chosen(step: Step, formats: Sequence[str]) -> bool:
@@ -392,7 +396,10 @@ def _chosen(step: Step, formats: Sequence[str]) -> bool:
 
 
 def _goals(compiled: Compiled, formats: Sequence[str]) -> list[str]:
-    """Ids of the steps a user asks for: the outputs, their check, what lies beside them, the boots; the tree itself without any output."""
+    """Ids of the steps a user asks for: the outputs, their check, what lies beside them, the boots.
+
+    A platform without outputs is built up to its tree.
+    """
     steps = _steps(compiled)
     if not any(step.kind is Kind.CONVERT for step in steps):
         return [step.id for step in steps if step.changes_state][-1:]

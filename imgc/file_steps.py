@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from imgc.engine import sandbox
 from imgc.engine.step_runner import Files, FileStep
-from imgc.graph.implied import has_disk
 from imgc.errors import ImgcError
+from imgc.graph.implied import has_disk
 from imgc.graph.step import Kind
 from imgc.spec.model import Output, Platform
 
@@ -62,7 +62,14 @@ def convert(files: Files) -> dict[str, Any]:
 def collect(files: Files) -> dict[str, Any]:
     """What hooks wrote to their working directory, for the output directory: ``NAME.d/`` and the like."""
     payload = sandbox.Payload(
-        ("cp", "-R", "--no-preserve=ownership", "--preserve=timestamps", f"{sandbox.BUILD}/out", sandbox.WORK),
+        (
+            "cp",
+            "-R",
+            "--no-preserve=ownership",
+            "--preserve=timestamps",
+            f"{sandbox.BUILD}/out",
+            sandbox.WORK,
+        ),
         {"PATH": "/usr/bin:/bin"},
     )
     made = [(str(files.made), sandbox.WORK, "rw")]
@@ -96,7 +103,9 @@ def boot(files: Files) -> dict[str, Any]:
     """The image boots; its report is the result, its serial log stays beside the platform's logs."""
     from imgc.verify import boot as room
 
-    image = next(place / meta["file"] for place in files.inputs.values() if (meta := _meta(place)).get("file"))
+    image = next(
+        place / meta["file"] for place in files.inputs.values() if (meta := _meta(place)).get("file")
+    )
     options = room.BootOptions(
         firmware=files.step.option("firmware"),
         architecture=files.platform.base.arch,
@@ -143,7 +152,10 @@ def _in_sandbox(files: Files, module: str, request: str) -> dict[str, Any]:
     from imgc.disk.inside import answer
 
     lines: list[str] = []
-    env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": sandbox.PACKAGE}
+    env = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTHONPATH": sandbox.PACKAGE,
+    }
     payload = sandbox.Payload((f"{sandbox.BIN}/python3", "-m", module, request), env)
     made = [(str(files.made), sandbox.WORK, "rw")]
     files.sandbox.run(payload, files.scratch, state=files.state, binds=made, on_line=lines.append)

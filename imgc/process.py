@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import IO
 
 from imgc.errors import ImgcError
 
@@ -195,23 +196,27 @@ def _start(
     """Start ``argv`` in a session of its own, to be killed by the kernel when this thread's process dies."""
     need(argv[0])
     tied = ["setpriv", "--pdeathsig", "KILL", "--", *argv] if shutil.which("setpriv") else list(argv)
-    child = subprocess.Popen(
-        tied,
-        env=dict(env) if env is not None else clean_environment(),
-        cwd=cwd,
-        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        pass_fds=tuple(pass_fds),
-    )
-    if stdin is not None and child.stdin:
-        try:
-            child.stdin.write(stdin.encode())
-            child.stdin.close()
-        except BrokenPipeError:
-            pass
-    return child
+    with _input(stdin) as given:
+        return subprocess.Popen(
+            tied,
+            env=dict(env) if env is not None else clean_environment(),
+            cwd=cwd,
+            stdin=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=tuple(pass_fds),
+        )
+
+
+def _input(text: str | None) -> IO[bytes]:
+    """What a program reads: a file in memory, which unlike a pipe never makes anyone wait; nothing for None."""
+    if text is None:
+        return open(os.devnull, "rb")
+    file = os.fdopen(os.memfd_create("stdin"), "w+b")
+    file.write(text.encode())
+    file.seek(0)
+    return file
 
 
 def _follow(
@@ -242,7 +247,7 @@ class _Reader:
     #: Characters kept of the beginning, and of the end; a program that prints for ever must not fill memory.
     KEPT = 8 * 1024 * 1024
     #: A longer line is handed on in pieces of this many bytes.
-    LONGEST = 64 * 1024
+    LONGEST = 1024 * 1024
 
     def __init__(self, on_line: Callable[[str], None] | None) -> None:
         self._rest = b""

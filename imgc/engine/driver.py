@@ -28,9 +28,14 @@ HOOK_NAME = re.compile(r"[0-9A-Za-z_-]+")
 
 
 def resolv_conf(options: Options) -> None:
-    """Put the host's name servers into the tree; elements find the tree's own file as resolv.conf.ORIG."""
+    """Put the host's name servers into the tree; elements find the tree's own file as resolv.conf.ORIG.
+
+    A file that is the host's is not the tree's own: mmdebstrap copies it there and leaves it.
+    """
     path = ROOTFS + "/etc/resolv.conf"
-    if os.path.lexists(path):
+    if holds(path, options["resolv_conf"]):
+        os.unlink(path)
+    elif os.path.lexists(path):
         os.rename(path, path + ".ORIG")
     for name in (path, BUILD + "/resolv.conf"):
         with open(name, "w", encoding="utf-8") as file:
@@ -87,6 +92,14 @@ def restore_resolv_conf() -> None:
         os.unlink(path)
     if os.path.lexists(path + ".ORIG"):
         os.rename(path + ".ORIG", path)
+
+
+def holds(path: str, text: str) -> bool:
+    """Whether a path is a file (not a link) with just this text."""
+    if os.path.islink(path) or not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        return file.read() == text.encode()
 
 
 def empty(directory: str) -> None:

@@ -150,7 +150,9 @@ def packages_payload(plan: Plan, packages: Sequence[str], *, debug_trace: int) -
 def shell_payload(payload: sandbox.Payload) -> sandbox.Payload:
     """An interactive shell with the environment that ``payload`` would have had."""
     hooks = IN_TARGET if payload.chroot else HOOKS
+    # Bash drops PS1 from the environment of a script.
+    prompt = "export PS1='(imgc) \\w # '"
     where = "/dev/imgc/bin" if payload.chroot else sandbox.BIN
-    script = f"[ -d {hooks} ] && . {where}/hook-environment {hooks}; set +eu; exec /bin/bash --norc -i"
-    env = {**payload.env, "PS1": "(imgc) \\w # ", "TERM": os.environ.get("TERM", "dumb")}
+    script = f"[ -d {hooks} ] && . {where}/hook-environment {hooks}; set +eu; {prompt}; exec /bin/bash --norc -i"
+    env = {**payload.env, "TERM": os.environ.get("TERM", "dumb")}
     return dataclasses.replace(payload, argv=("/bin/bash", "-c", script), env=env, ignore_syncs=False)

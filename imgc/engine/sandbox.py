@@ -37,6 +37,7 @@ from imgc.graph.plan import dib_directory
 if TYPE_CHECKING:
     from imgc.engine.store import Store
 
+#: source-repositories names its manifest after what follows the last dot, which is the build's own in the stock driver.
 BUILD = "/imgc/build.0"
 CACHE = "/imgc/cache"
 ELEMENTS = "/imgc/elements"
@@ -205,7 +206,8 @@ class Sandbox:
         binds += [(path, path, "ro") for path in self._visible()]
         binds += [(path, f"{ELEMENTS}/{number}", "ro") for number, path in enumerate(self.search_paths)]
         binds += [(str(dib_directory()), DIB, "ro"), (str(_HERE.parent), f"{PACKAGE}/imgc", "ro")]
-        self.cache.mkdir(parents=True, exist_ok=True)
+        # The protocol promises DIB_LOCKFILES as a directory that is there.
+        (self.cache / "lockfiles").mkdir(parents=True, exist_ok=True)
         binds.append((str(self.cache), CACHE, "rw"))
         return binds
 

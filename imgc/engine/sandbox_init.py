@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The first program of a sandbox: makes the namespaces, builds the root, runs one payload, reports.
 
 Started by :mod:`imgc.engine.sandbox` as ``python3 -I -S sandbox_init.py PLAN.json`` and free of imports beyond
@@ -418,9 +417,9 @@ def left_mounts(own: tuple[str, ...]) -> list[Plan]:
     ``own`` are mount points in the target that are the sandbox's.
     """
     below, table, found = "/imgc/build.0/mnt/", mount_table(), []
-    own = {below + name for name in own}
+    points = [below + name for name in own]
     for root, point, kind, source, device, options in table:
-        if not point.startswith(below) or any(point == one or point.startswith(one + "/") for one in own):
+        if not point.startswith(below) or any(point == one or point.startswith(one + "/") for one in points):
             continue
         relative = point[len(below) :]
         origin = bind_origin(table, root, device)

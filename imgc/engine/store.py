@@ -230,9 +230,9 @@ class Store:
         """Seconds that each step took when it last ran, by step id."""
         try:
             loaded = json.loads((self.cache / "times.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return {str(name): float(seconds) for name, seconds in loaded.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
             return {}
-        return {str(name): float(seconds) for name, seconds in loaded.items()} if isinstance(loaded, dict) else {}
 
     def record_times(self, new: Mapping[str, float]) -> None:
         merged = {**self.times(), **{name: round(seconds, 2) for name, seconds in new.items()}}

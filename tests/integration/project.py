@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 ELEMENTS = Path(__file__).parent / "elements"
 
@@ -62,6 +62,8 @@ class Build:
 class Project:
     """Where everything of one test is; ``prefix`` is put before every command (another user, say)."""
 
+    name: ClassVar[str] = "tiny"
+
     directory: Path
     elements: dict[str, None] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
@@ -79,7 +81,7 @@ class Project:
 
     @property
     def tar(self) -> Path:
-        return self.images / "tiny.tar"
+        return self.images / f"{self.name}.tar"
 
     def write(self, path: str, text: str, mode: int = 0o755) -> Path:
         """A file of an element, ``<element>/<path>``; the element is part of the platform from then on."""
@@ -94,21 +96,25 @@ class Project:
         """A hook ``<element>/<phase>/<name>`` in bash."""
         return self.write(path, f"#!/bin/bash\nset -eu\n{body}\n")
 
-    def command(self, *arguments: str) -> list[str]:
-        specs = self.directory / "specs"
-        (specs / "elements").mkdir(parents=True, exist_ok=True)
+    def spec(self) -> str:
+        """The text of the platform's file."""
         pairs = ", ".join(f"{name}: {json.dumps(value)}" for name, value in self.environment.items())
-        text = SPEC.format(
+        return SPEC.format(
             elements=ELEMENTS, names=", ".join(self.elements), environment=pairs, outputs=self.outputs
         )
-        (specs / "tiny.yaml").write_text(text, encoding="utf-8")
+
+    def command(self, *arguments: str) -> list[str]:
+        """What to run for ``imgc ARGUMENTS``; the spec is written as it is to be by now."""
+        specs = self.directory / "specs"
+        (specs / "elements").mkdir(parents=True, exist_ok=True)
+        (specs / f"{self.name}.yaml").write_text(self.spec(), encoding="utf-8")
         imgc = [sys.executable, "-m", "imgc", "--specs", str(specs), "--cache", str(self.cache)]
         return [*self.prefix, *imgc, *arguments]
 
     def environ(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(ELEMENTS.parents[2]), **self.host}
 
-    def imgc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def imgc(self, *arguments: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
         """Any command, to its end."""
         return subprocess.run(
             self.command(*arguments),
@@ -117,7 +123,7 @@ class Project:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=seconds,
         )
 
     def build(self, *options: str) -> Build:
@@ -126,7 +132,7 @@ class Project:
 
     def start(self, *options: str) -> Running:
         """Begin to build."""
-        return Running(self, ["build", "tiny", "--json", "-o", str(self.images), *options])
+        return Running(self, ["build", self.name, "--json", "-o", str(self.images), *options])
 
     def tree(self) -> dict[str, tarfile.TarInfo]:
         """What the published archive holds, by path."""
@@ -209,20 +215,22 @@ class Running:
         return Build(self.child.returncode, events, "".join(self._errors))
 
 
-def leftovers(directory: Path) -> list[str]:
-    """Processes, mounts and loop devices that have to do with ``directory``."""
+def leftovers(directory: Path, signs: Sequence[str] = ("cmdline", "environ", "mountinfo")) -> list[str]:
+    """Processes, mounts and loop devices that have to do with ``directory``, processes by these files of /proc."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         if process.name == str(os.getpid()):
             continue
-        for name in ("cmdline", "environ", "mountinfo"):
+        for name in signs:
             try:
                 text = (process / name).read_bytes()
             except OSError:
                 continue
             if os.fsencode(directory) in text:
                 found.append(f"process {process.name}: {name}")
-    found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(directory) in line]
+    found += [
+        line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(directory) in line
+    ]
     loops = subprocess.run(["losetup", "--all"], capture_output=True, text=True, check=True).stdout
     return found + [line for line in loops.splitlines() if str(directory) in line]
 

@@ -212,13 +212,19 @@ def test_killed_while_publishing(ready: Project) -> None:
         assert ready.tar.read_bytes() in whole
         for kind in ("sha256", "md5"):
             if Path(f"{ready.tar}.{kind}").exists():
-                check = subprocess.run([f"{kind}sum", "--check", "--quiet", f"tiny.tar.{kind}"], cwd=ready.images)
+                check = subprocess.run(
+                    [f"{kind}sum", "--check", "--quiet", f"tiny.tar.{kind}"], cwd=ready.images
+                )
                 assert check.returncode == 0, (calls, kind)
         if done.returncode == 0:
             break
     assert statuses[-1] == 0 and len(statuses) > 5 and set(statuses[:-1]) == {-signal.SIGKILL}
     assert "etc/new" in ready.tree()
-    assert sorted(path.name for path in ready.images.iterdir()) == ["tiny.tar", "tiny.tar.md5", "tiny.tar.sha256"]
+    assert sorted(path.name for path in ready.images.iterdir()) == [
+        "tiny.tar",
+        "tiny.tar.md5",
+        "tiny.tar.sha256",
+    ]
 
 
 def test_a_cache_that_is_read_only(ready: Project) -> None:

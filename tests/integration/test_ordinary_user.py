@@ -39,7 +39,9 @@ def home(tmp_path: Path) -> Iterator[Path]:
 def prepared(directory: Path) -> Project:
     """The same project, wherever it is."""
     project = Project(directory)
-    project.hook("one/root.d/50-one", "sudo mount -t sysfs none $TARGET_ROOT/sys\nsudo umount $TARGET_ROOT/sys")
+    project.hook(
+        "one/root.d/50-one", "sudo mount -t sysfs none $TARGET_ROOT/sys\nsudo umount $TARGET_ROOT/sys"
+    )
     project.hook("one/install.d/50-one", OWNERS + "id -u; cat /proc/self/uid_map | wc -l")
     project.hook("one/cleanup.d/50-one", "sudo touch $TARGET_ROOT/etc/by-sudo; sudo rm -r $TARGET_ROOT/mnt")
     # Written now: the user may not write it later.
@@ -89,7 +91,9 @@ def test_without_subordinate_ids_it_says_what_is_missing(home: Path) -> None:
         user = home.owner()
     assert refused.status == 1
     assert refused.errors.count("E303") == 1
-    assert re.search(rf"User {user} cannot build here: .*/etc/subuid gives it no range of 65535 ids", refused.errors)
+    assert re.search(
+        rf"User {user} cannot build here: .*/etc/subuid gives it no range of 65535 ids", refused.errors
+    )
     assert "/etc/subgid gives it no range of 65535 ids" in refused.errors
     assert re.search(rf"usermod --add-subuids \d+-\d+ {user}", refused.errors)
     assert re.search(rf"usermod --add-subgids \d+-\d+ {user}", refused.errors)

@@ -53,7 +53,12 @@ def ordinary_user(home: Path, *, subordinate_ids: bool) -> Iterator[tuple[str, .
 
 def may_make_user_namespaces(prefix: tuple[str, ...]) -> bool:
     """Whether the system lets the user of ``prefix`` make a user namespace at all."""
-    return subprocess.run([*prefix, "unshare", "--user", "--map-root-user", "true"], capture_output=True).returncode == 0
+    return (
+        subprocess.run(
+            [*prefix, "unshare", "--user", "--map-root-user", "true"], capture_output=True
+        ).returncode
+        == 0
+    )
 
 
 def _prefix(name: str, home: Path) -> tuple[str, ...]:
