@@ -50,4 +50,4 @@ class Debian(Project):
 
     def say(self, text: str) -> None:
         """Have the last element write this into the image, at nearly the last moment."""
-        self.hook("last/finalise.d/99-last", f"echo {text} >/etc/last")
+        self.hook("last/finalise.d/99-zzz-last", f"echo {text} >/etc/last")
