@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import networkx as nx
 
     from imgc.engine.events import Stream
+    from imgc.engine.layers import Layers
     from imgc.engine.sandbox import Sandbox
     from imgc.engine.store import Store, Work
     from imgc.graph import Discovered, Plan
@@ -56,6 +57,8 @@ class BuildOptions:
     fresh: bool = False
     debug_trace: int = 0
     jobs: int = 2
+    #: Whether layers are unpacked in memory while the build runs; None: when there is plenty of it.
+    memory: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -243,19 +246,23 @@ class _Course:
     def run_steps(self) -> None:
         """Run up to the last step of extra-data.d, see which hooks there are now, run the rest."""
         from imgc.engine.hooks_tree import materialise
+        from imgc.engine.layers import unpacked
         from imgc.graph.plan import dib_directory
 
         sandbox = _sandbox(self.compiled.plan, self.store)
-        with self.store.work(self.compiled.platform.name, sandbox.remover(self.store)) as work:
+        with (
+            self.store.work(self.compiled.platform.name, sandbox.remover(self.store)) as work,
+            unpacked(sandbox, self.store, work, memory=self.options.memory) as layers,
+        ):
             materialise(self.compiled.plan, work.path / "base", dib_directory() / "lib")
             handover, wanted = _handover(self.compiled), self.wanted()
             if handover in wanted:
-                self.run_some(sandbox, work, wanted[: wanted.index(handover) + 1])
+                self.run_some(layers, work, wanted[: wanted.index(handover) + 1])
                 self.lower_again()
-            self.run_some(sandbox, work, self.wanted())
+            self.run_some(layers, work, self.wanted())
             self.store.make_durable(self.compiled.keys.values())
 
-    def run_some(self, sandbox: Sandbox, work: Work, wanted: Sequence[str]) -> None:
+    def run_some(self, layers: Layers, work: Work, wanted: Sequence[str]) -> None:
         """Run some steps, and remember them even when one of them fails."""
         from imgc.engine.run import run
         from imgc.engine.step_runner import Job
@@ -266,7 +273,7 @@ class _Course:
             self.compiled.graph,
             self.compiled.keys,
             self.store,
-            sandbox,
+            layers,
             work,
             self.stream,
             FILE_STEPS,
@@ -322,6 +329,7 @@ def shell(compiled: Compiled, step_id: str, settings: Settings) -> int:
     Raises E301 when no failed state of that step is kept.
     """
     from imgc.engine.hooks_tree import materialise
+    from imgc.engine.layers import unpacked
     from imgc.engine.run import failed_shell
     from imgc.engine.step_runner import Job
     from imgc.engine.store import Store
@@ -334,9 +342,12 @@ def shell(compiled: Compiled, step_id: str, settings: Settings) -> int:
     compiled = lower(compiled.plan, found) if found is not None else compiled
     from imgc.engine.events import Stream
 
-    with store.work(f"{compiled.platform.name}-shell", sandbox.remover(store)) as work:
+    with (
+        store.work(f"{compiled.platform.name}-shell", sandbox.remover(store)) as work,
+        unpacked(sandbox, store, work) as layers,
+    ):
         materialise(compiled.plan, work.path / "base", dib_directory() / "lib")
-        job = Job(compiled.plan, compiled.graph, compiled.keys, store, sandbox, work, Stream(), FILE_STEPS)
+        job = Job(compiled.plan, compiled.graph, compiled.keys, store, layers, work, Stream(), FILE_STEPS)
         return failed_shell(job, step_id)
 
 

@@ -17,7 +17,8 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
@@ -75,7 +76,9 @@ INTERRUPT = Interrupt()
 
 
 def interrupted() -> ImgcError:
-    return ImgcError("E307", "The build was interrupted.", hint="Run the same command again; it resumes where it was.")
+    return ImgcError(
+        "E307", "The build was interrupted.", hint="Run the same command again; it resumes where it was."
+    )
 
 
 @dataclass(frozen=True)
@@ -154,10 +157,33 @@ def run(
     return done
 
 
+@contextmanager
+def companion(argv: Sequence[str], *, ready: str) -> Iterator[int]:
+    """A program that runs beside others: yields its process id once it has printed the line ``ready``; kills it after.
+
+    Raises E301 with its output when it ends or prints anything else instead.
+    """
+    child = _start(argv, None, None, (), None)
+    try:
+        line = child.stdout.readline().decode("utf-8", "replace") if child.stdout else ""
+        if line.strip() != ready:
+            child.kill()
+            rest = child.stdout.read().decode("utf-8", "replace") if child.stdout else ""
+            raise failure(Completed(tuple(argv), child.wait(), line + rest, 0.0))
+        yield child.pid
+    finally:
+        child.kill()
+        child.wait()
+        if child.stdout:
+            child.stdout.close()
+
+
 def interact(argv: Sequence[str], env: Mapping[str, str] | None = None) -> int:
     """Run a program with this terminal as its own and return its exit status."""
     need(argv[0])
-    return subprocess.run(list(argv), env=dict(env) if env is not None else clean_environment(), check=False).returncode
+    return subprocess.run(
+        list(argv), env=dict(env) if env is not None else clean_environment(), check=False
+    ).returncode
 
 
 def failure(done: Completed, message: str = "") -> ImgcError:

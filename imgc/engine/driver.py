@@ -47,7 +47,9 @@ def install_type(options: Options) -> None:
     """Tell every later phase the default install type, as the stock driver does from extra-data.d on."""
     os.makedirs(HOOKS + "/environment.d", exist_ok=True)
     with open(HOOKS + "/environment.d/11-dib-install-type.bash", "w", encoding="utf-8") as file:
-        file.write('export DIB_DEFAULT_INSTALLTYPE=${DIB_DEFAULT_INSTALLTYPE:-"%s"}\n' % options["install-type"])
+        file.write(
+            'export DIB_DEFAULT_INSTALLTYPE=${DIB_DEFAULT_INSTALLTYPE:-"%s"}\n' % options["install-type"]
+        )
 
 
 def fstab(options: Options) -> None:

@@ -95,7 +95,8 @@ def user_namespace() -> UserNamespace | None:
     uid, gid = os.geteuid(), os.getegid()
     subordinate_uid, subordinate_gid = _subordinate("/etc/subuid"), _subordinate("/etc/subgid")
     return UserNamespace(
-        ((0, uid, 1), (1, subordinate_uid, SUBORDINATE_IDS)), ((0, gid, 1), (1, subordinate_gid, SUBORDINATE_IDS))
+        ((0, uid, 1), (1, subordinate_uid, SUBORDINATE_IDS)),
+        ((0, gid, 1), (1, subordinate_gid, SUBORDINATE_IDS)),
     )
 
 

@@ -74,7 +74,9 @@ def driver_variables(plan: Plan, debug_trace: int) -> dict[str, str]:
         "DIB_OFFLINE": "",
         "IMAGE_TYPE": "qcow2",
         "OUT_IMAGE_PATH": "",
-        "ELEMENTS_PATH": ":".join(f"{sandbox.ELEMENTS}/{number}" for number, _ in enumerate(plan.search_paths)),
+        "ELEMENTS_PATH": ":".join(
+            f"{sandbox.ELEMENTS}/{number}" for number, _ in enumerate(plan.search_paths)
+        ),
         "IMAGE_ELEMENT": " ".join(element.name for element in plan.elements),
         "IMAGE_ELEMENT_YAML": image_element_yaml(plan),
         "TMP_BUILD_DIR": sandbox.BUILD,
@@ -87,7 +89,9 @@ def driver_variables(plan: Plan, debug_trace: int) -> dict[str, str]:
 
 def dib_env(environment: Sequence[tuple[str, str]]) -> str:
     """The DIB_ variables of the build as bash declares them; the manifests element writes this into the image."""
-    lines = [f"declare -x {name}={_double_quoted(value)}" for name, value in environment if name.startswith("DIB_")]
+    lines = [
+        f"declare -x {name}={_double_quoted(value)}" for name, value in environment if name.startswith("DIB_")
+    ]
     return "\n".join(sorted(lines))
 
 
@@ -105,7 +109,9 @@ def element_path(plan: Plan, name: str) -> str:
 
 def image_element_yaml(plan: Plan) -> str:
     """Name to path of every element, as YAML."""
-    return "".join(f"{name}: {element_path(plan, name)}\n" for name in sorted(one.name for one in plan.elements))
+    return "".join(
+        f"{name}: {element_path(plan, name)}\n" for name in sorted(one.name for one in plan.elements)
+    )
 
 
 def functions(plan: Plan) -> str:
@@ -125,9 +131,7 @@ def target(phase: str, mounts: Sequence[Mapping[str, object]], *, in_target: boo
     if phase == "block-device.d":
         return sandbox.Target(built=True)
     replay = tuple(mounts) if phase in _REPLAYED else ()
-    return sandbox.Target(
-        system=phase in _MOUNTED, hooks=in_target, devices=phase == "root.d", replay=replay
-    )
+    return sandbox.Target(system=phase in _MOUNTED, hooks=in_target, devices=phase == "root.d", replay=replay)
 
 
 def hook_payload(plan: Plan, phase: str, name: str, *, in_target: bool, debug_trace: int) -> sandbox.Payload:
@@ -153,6 +157,8 @@ def shell_payload(payload: sandbox.Payload) -> sandbox.Payload:
     # Bash drops PS1 from the environment of a script.
     prompt = "export PS1='(imgc) \\w # '"
     where = "/dev/imgc/bin" if payload.chroot else sandbox.BIN
-    script = f"[ -d {hooks} ] && . {where}/hook-environment {hooks}; set +eu; {prompt}; exec /bin/bash --norc -i"
+    script = (
+        f"[ -d {hooks} ] && . {where}/hook-environment {hooks}; set +eu; {prompt}; exec /bin/bash --norc -i"
+    )
     env = {**payload.env, "TERM": os.environ.get("TERM", "dumb")}
     return dataclasses.replace(payload, argv=("/bin/bash", "-c", script), env=env, ignore_syncs=False)

@@ -99,23 +99,40 @@ def run(job: Job, wanted: Iterable[str], ran: list[str]) -> None:
                 else:
                     missing.discard(step_id)
                     ran.append(step_id)
+    unkept = _settled(job)
     process.INTERRUPT.check()
     if failed:
         raise failed
+    if unkept:
+        raise unkept
+
+
+def _settled(job: Job) -> ImgcError | None:
+    """Wait for the layers of the steps that ran; what kept one of them from getting into the store, if anything."""
+    try:
+        job.layers.settle()
+    except ImgcError as problem:
+        return problem
+    return None
 
 
 def failed_shell(job: Job, step_id: str) -> int:
     """Run an interactive shell where a step failed, with its environment and mounts; the shell's exit status."""
     kept = failed_directory(job.store, job.plan.platform.name)
     if job.store.meta(kept).get("step") != step_id:
-        raise ImgcError("E301", f"The state in which {step_id} failed is no longer kept.", hint="Build again.")
+        raise ImgcError(
+            "E301", f"The state in which {step_id} failed is no longer kept.", hint="Build again."
+        )
     step = job.step(step_id)
     payload, target = payload_and_target(job, step)
     below = state_below(job, step)
     # The failed state stays as it is: the shell works on a layer of its own above it.
-    upper, overlay = job.work.directory("shell/state"), job.work.directory("shell/overlay")
-    state = State((str(kept / "state"), *below.lowers), str(upper), str(overlay))
-    return job.sandbox.interact(shell_payload(payload), job.work.directory("shell"), state=state, target=target)
+    state = State(
+        (str(job.layers.unpack(kept / "state.tar", "failed")), *below.lowers), *job.layers.new("shell")
+    )
+    return job.sandbox.interact(
+        shell_payload(payload), job.work.directory("shell"), state=state, target=target
+    )
 
 
 def _ready(job: Job, left: list[str], missing: set[str]) -> list[str]:

@@ -23,8 +23,9 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,25 @@ class Sandbox:
     search_paths: tuple[str, ...] = ()
     functions: str = ""
     readable: tuple[str, ...] = ()
+    #: The process whose namespaces every run joins (see :meth:`holding`); 0 for none.
+    holder: int = 0
+
+    @contextmanager
+    def holding(self, memory: Path, size: int) -> Iterator[Sandbox]:
+        """The same sandbox with a file system in memory, of at most ``size`` bytes, on the directory ``memory``.
+
+        Only its own runs see what is in there.  It ends with this context, or with imgc, however that ends.
+        """
+        plan = {
+            "imgc": os.getpid(),
+            "user_namespace": self.user_namespace.as_dict() if self.user_namespace else None,
+            "memory": str(memory),
+            "size": size,
+        }
+        path = memory.with_name(memory.name + ".json")
+        path.write_text(json.dumps(plan, indent=1), encoding="utf-8")
+        with process.companion([*self._command(path)[:-1], "--hold", str(path)], ready="ready") as holder:
+            yield replace(self, holder=holder)
 
     def run(
         self,
@@ -186,6 +206,7 @@ class Sandbox:
         report.unlink(missing_ok=True)
         plan = {
             "imgc": os.getpid(),
+            "join": self.holder,
             "interactive": interactive,
             "user_namespace": self.user_namespace.as_dict() if self.user_namespace else None,
             "report": str(report),

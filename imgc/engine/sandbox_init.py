@@ -4,6 +4,9 @@ Started by :mod:`imgc.engine.sandbox` as ``python3 -I -S sandbox_init.py PLAN.js
 the standard library, because its start-up is paid by every step.  Whatever happens to it (an error, SIGKILL, the
 death of imgc), the kernel takes its mount and PID namespaces and with them every mount and every process.
 
+As ``sandbox_init.py --hold PLAN.json`` it makes namespaces that other sandboxes of the same build join, with a file
+system in memory in them, says ``ready`` and keeps them until it is killed.
+
 The plan is the JSON form of :class:`imgc.engine.sandbox.SandboxPlan`.  The exit status is the payload's (128 + n
 for signal n), or 125 with ``imgc-sandbox: …`` on stderr when the sandbox itself could not be made.
 """
@@ -21,7 +24,16 @@ import struct
 import sys
 
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE = 1, 2, 4, 8, 4096, 16384, 1 << 18, 1 << 19
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE = (
+    1,
+    2,
+    4,
+    8,
+    4096,
+    16384,
+    1 << 18,
+    1 << 19,
+)
 MNT_DETACH = 2
 MOUNT_ATTR_RDONLY = 1
 AT_FDCWD, AT_RECURSIVE = -100, 0x8000
@@ -103,7 +115,9 @@ def bind(source: str, target: str, read_only: bool = False) -> None:
     mount(source, target, None, MS_BIND | MS_REC)
     if read_only:
         attributes = struct.pack("QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0)
-        result = libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, target.encode(), AT_RECURSIVE, attributes, len(attributes))
+        result = libc.syscall(
+            SYS_MOUNT_SETATTR, AT_FDCWD, target.encode(), AT_RECURSIVE, attributes, len(attributes)
+        )
         call(f"make {target} read-only", result)
 
 
@@ -162,7 +176,9 @@ def die_with_parent(alive: int) -> None:
 
 def into_namespaces(plan: Plan) -> None:
     """Go on as process 1 of fresh namespaces; the parent waits for it and exits as it did."""
-    if plan["user_namespace"]:
+    if plan["join"]:
+        join(plan["join"], bool(plan["user_namespace"]))
+    elif plan["user_namespace"]:
         enter_user_namespace(plan["user_namespace"])
     # After that, because a change of credentials clears it.
     die_with_imgc(plan["imgc"])
@@ -179,6 +195,35 @@ def into_namespaces(plan: Plan) -> None:
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+
+def join(holder: int, with_user: bool) -> None:
+    """Enter the mount namespace (and user namespace) that the process ``holder`` keeps."""
+    descriptors = [os.open(f"/proc/{holder}/ns/{name}", os.O_RDONLY) for name in ("user", "mnt")]
+    if with_user:
+        call("enter the user namespace of the build", libc.setns(descriptors[0], CLONE_NEWUSER))
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        os.setgroups([])
+    call("enter the mount namespace of the build", libc.setns(descriptors[1], CLONE_NEWNS))
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def hold(plan: Plan) -> None:
+    """Keep namespaces with a file system in memory for other sandboxes to join, until this process is killed."""
+    if plan["user_namespace"]:
+        enter_user_namespace(plan["user_namespace"])
+    die_with_imgc(plan["imgc"])
+    unshare(CLONE_NEWNS)
+    mount(None, "/", None, MS_REC | MS_PRIVATE)
+    mount("imgc", plan["memory"], "tmpfs", MS_NOSUID | MS_NODEV, f"mode=0755,size={plan['size']}")
+    print("ready", flush=True)
+    # Which signals end the build is for imgc to say; it kills this process last.
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    while True:
+        signal.pause()
 
 
 def die_with_imgc(pid: int) -> None:
@@ -277,7 +322,9 @@ def make_dev(path: str, files: dict[str, tuple[int, str]]) -> None:
             bind(host_path("/dev/" + name), f"{path}/{name}")
     for name in ("pts", "shm"):
         os.mkdir(f"{path}/{name}")
-    mount("devpts", path + "/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5")
+    mount(
+        "devpts", path + "/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"
+    )
     mount("tmpfs", path + "/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")
     links = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
     for name, target in links.items():
@@ -301,8 +348,9 @@ def mount_state(target: str, state: Plan) -> None:
         names.append(str(number))
     options = ["lowerdir=" + ":".join(names), "index=off"]
     if state["upper"]:
-        os.symlink(host_path(state["upper"]), "u")
-        os.symlink(host_path(state["work"]), "w")
+        for link, directory in (("u", state["upper"]), ("w", state["work"])):
+            os.makedirs(host_path(directory), exist_ok=True)
+            os.symlink(host_path(directory), link)
         options += ["upperdir=u", "workdir=w"]
     options.append("userxattr" if state["userxattr"] else "redirect_dir=off,metacopy=off")
     if len(names) == 1 and not state["upper"]:
@@ -401,7 +449,9 @@ def mount_table() -> list[Mounted]:
         for line in file:
             before, after = line.rstrip("\n").split(" - ", 1)
             fields, rest = before.split(" "), after.split(" ")
-            table.append((unescape(fields[3]), unescape(fields[4]), rest[0], unescape(rest[1]), fields[2], fields[5]))
+            table.append(
+                (unescape(fields[3]), unescape(fields[4]), rest[0], unescape(rest[1]), fields[2], fields[5])
+            )
     return table
 
 
@@ -512,9 +562,11 @@ def left_processes() -> list[str]:
     return sorted(names)
 
 
-def main(path: str) -> None:
-    with open(path, encoding="utf-8") as file:
+def main(arguments: list[str]) -> None:
+    with open(arguments[-1], encoding="utf-8") as file:
         plan = json.load(file)
+    if arguments[0] == "--hold":
+        hold(plan)
     into_namespaces(plan)
     os.umask(0o022)
     report = os.open(plan["report"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -537,7 +589,7 @@ def main(path: str) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1])
+        main(sys.argv[1:])
     except (SetupError, OSError) as problem:
         if isinstance(problem, OSError) and problem.errno == errno.EPIPE:
             os._exit(SETUP_FAILED)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgc.engine import events, host, protocol, sandbox
-from imgc.engine.store import LAYERS, RESULTS, Store, Work
+from imgc.engine.layers import Layers
+from imgc.engine.store import RESULTS, Store, Work
 from imgc.errors import ImgcError
 from imgc.graph.found import settle
 from imgc.graph.step import PHASES, Kind, Step
@@ -55,7 +56,7 @@ class Job:
     graph: nx.DiGraph[str]
     keys: Mapping[str, str]
     store: Store
-    sandbox: sandbox.Sandbox
+    layers: Layers
     work: Work
     stream: events.Stream
     file_steps: Mapping[Kind, FileStep]
@@ -65,6 +66,10 @@ class Job:
     fresh: bool = False
     #: Directories of file steps that are needed only while this build runs (the raw disk).
     passing: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def sandbox(self) -> sandbox.Sandbox:
+        return self.layers.sandbox
 
     def step(self, step_id: str) -> Step:
         step: Step = self.graph.nodes[step_id]["step"]
@@ -105,7 +110,9 @@ def run_step(job: Job, step: Step) -> None:
 def _of_the_cache(where: Store, cause: OSError) -> ImgcError:
     """The error for a cache that cannot be written any more; any other cause is a defect, and raised as it is."""
     if cause.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ImgcError("E902", f"No room is left in {where.cache}.", hint="`imgc clean` makes room in the cache.")
+        return ImgcError(
+            "E902", f"No room is left in {where.cache}.", hint="`imgc clean` makes room in the cache."
+        )
     if cause.errno in (errno.EROFS, errno.EIO):
         return ImgcError("E304", f"The cache directory {where.cache} cannot be used: {cause.strerror}.")
     raise cause
@@ -118,17 +125,23 @@ def hook_file(plan: Plan, step: Step) -> str:
     return next((hook.path for hook in plan.phase(step.phase) if hook.name == step.name), "")
 
 
-def state_below(job: Job, step: Step, upper: str = "", work: str = "") -> sandbox.State:
-    """The layers of every earlier step in the chain, topmost first, on the hooks tree of this build."""
-    lowers, current = [], step
+def chain_below(job: Job, step: Step) -> list[str]:
+    """Keys of the layers below a step, topmost first."""
+    keys, current = [], step
     while True:
         chain = [job.step(one) for one in current.inputs if job.step(one).changes_state]
         if not chain:
-            break
+            return keys
         current = chain[0]
-        lowers.append(str(job.store.layer(job.keys[current.id]) / "state"))
+        keys.append(job.keys[current.id])
+
+
+def state_below(job: Job, step: Step, upper: str = "", work: str = "") -> sandbox.State:
+    """The layers of every earlier step in the chain, topmost first, on the hooks tree of this build."""
+    keys = chain_below(job, step)
+    job.layers.bring(keys)
     base = job.work.path / "base"
-    return sandbox.State((*lowers, str(base)), upper, work)
+    return sandbox.State((*(str(job.layers.state(key)) for key in keys), str(base)), upper, work)
 
 
 def mounts_below(job: Job, step: Step) -> list[Mapping[str, Any]]:
@@ -136,7 +149,7 @@ def mounts_below(job: Job, step: Step) -> list[Mapping[str, Any]]:
     chain = [one for one in step.inputs if job.step(one).changes_state]
     if not chain:
         return []
-    mounts: list[Mapping[str, Any]] = job.store.meta(job.store.layer(job.keys[chain[0]])).get("mounts", [])
+    mounts: list[Mapping[str, Any]] = job.layers.meta(job.keys[chain[0]]).get("mounts", [])
     return mounts
 
 
@@ -171,23 +184,25 @@ def _driver_payload(action: str, options: Mapping[str, Any]) -> sandbox.Payload:
 
 
 def _run_state_step(job: Job, step: Step, scratch: Path, on_line: Callable[[str], None]) -> None:
-    made, overlay = scratch / "made", scratch / "overlay"
-    (made / "state").mkdir(parents=True)
-    overlay.mkdir()
+    key = job.keys[step.id]
     payload, target = payload_and_target(job, step)
-    state = state_below(job, step, str(made / "state"), str(overlay))
+    state = state_below(job, step, *job.layers.new(key))
     started = time.monotonic()
     outcome = job.sandbox.run(payload, scratch, state=state, target=target, on_line=on_line)
     if outcome.processes:
         on_line(f"imgc: ended what the step left running: {', '.join(outcome.processes)}")
     if outcome.status:
-        _keep_failed(job, step, made, outcome)
+        _keep_failed(job, step, scratch, outcome)
         raise ImgcError("E301", _failure_text(step, outcome.status))
-    meta: dict[str, Any] = {"step": step.id, "seconds": time.monotonic() - started, "mounts": list(outcome.mounts)}
+    meta: dict[str, Any] = {
+        "step": step.id,
+        "seconds": time.monotonic() - started,
+        "mounts": list(outcome.mounts),
+    }
     if is_handover(job.graph, step):
         # Relative to the plan: a linked script that is edited later must count with its new bytes.
-        meta["discovered"] = settle(job.plan, _discover(job, step, scratch, made))
-    job.store.commit(LAYERS, job.keys[step.id], made, meta, replace=job.fresh)
+        meta["discovered"] = settle(job.plan, _discover(job, step, scratch))
+    job.layers.keep(key, meta, replace=job.fresh)
 
 
 def _failure_text(step: Step, status: int) -> str:
@@ -196,21 +211,22 @@ def _failure_text(step: Step, status: int) -> str:
     return f"{step.phase + '/' if step.phase else ''}{step.name}{of} failed: {how}."
 
 
-def _keep_failed(job: Job, step: Step, made: Path, outcome: sandbox.Outcome) -> None:
+def _keep_failed(job: Job, step: Step, scratch: Path, outcome: sandbox.Outcome) -> None:
     """Keep the state in which a step failed, one per platform, for ``imgc build --shell``."""
+    made = scratch / "failed"
+    made.mkdir()
+    job.layers.pack(job.keys[step.id], made)
+    meta = {"step": step.id, "key": job.keys[step.id], "status": outcome.status}
+    (made / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
     kept = failed_directory(job.store, step.platform)
-    if kept.exists():
-        job.sandbox.remove([kept], job.work.directory("remove"))
+    shutil.rmtree(kept, ignore_errors=True)
     kept.parent.mkdir(exist_ok=True)
     try:
         made.rename(kept)
     except OSError as problem:
         if problem.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        # Another imgc has just kept the state in which its own build of this platform failed.
-        return
-    meta = {"step": step.id, "key": job.keys[step.id], "status": outcome.status}
-    (kept / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        # Another imgc has just kept the state in which its own build of this platform failed; it may.
 
 
 def failed_directory(where: Store, platform: str) -> Path:
@@ -221,17 +237,17 @@ def failed_directory(where: Store, platform: str) -> Path:
 def is_handover(graph: nx.DiGraph[str], step: Step) -> bool:
     """Whether this is the last step before the hooks that run are known for certain (extra-data.d writes hooks)."""
     early = ("root.d", "extra-data.d")
-    if step.kind is Kind.DRIVER and step.name in ("resolv-conf", "install-type") or step.phase in early:
+    if (step.kind is Kind.DRIVER and step.name in ("resolv-conf", "install-type")) or step.phase in early:
         following = [graph.nodes[one]["step"] for one in graph.successors(step.id)]
         return not any(one.phase in early or one.name in ("resolv-conf", "install-type") for one in following)
     return False
 
 
-def _discover(job: Job, step: Step, scratch: Path, made: Path) -> dict[str, Any]:
+def _discover(job: Job, step: Step, scratch: Path) -> dict[str, Any]:
     """The hooks that are really in the hooks tree now, by phase."""
     phases = [phase for phase in PHASES if phase not in ("root.d", "extra-data.d")]
     below = state_below(job, step)
-    state = sandbox.State((str(made / "state"), *below.lowers))
+    state = sandbox.State((str(job.layers.state(job.keys[step.id])), *below.lowers))
     listing = scratch / "discover"
     listing.mkdir()
     outcome = job.sandbox.run(

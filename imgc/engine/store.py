@@ -3,7 +3,7 @@
 ::
 
     <cache>/
-      layers/<key>/state/     an overlayfs upper directory: what one step changed
+      layers/<key>/state.tar  an overlayfs upper directory, packed: what one step changed
                    meta.json  what the step left besides files (mounts, discovered hooks, seconds)
                    durable    present once the layer is known to be on the device
       results/<key>/          files that a step made (outputs), with meta.json and durable likewise
@@ -60,7 +60,10 @@ class Store:
                 (cache / name).mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
                 tag = os.open(cache / "CACHEDIR.TAG", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-                os.write(tag, b"Signature: 8a477f597d28d172789f06886806bc55\n# imgc's cache; `imgc clean` empties it.\n")
+                os.write(
+                    tag,
+                    b"Signature: 8a477f597d28d172789f06886806bc55\n# imgc's cache; `imgc clean` empties it.\n",
+                )
                 os.close(tag)
         except OSError as problem:
             raise ImgcError(
@@ -114,7 +117,9 @@ class Store:
 
     # --- committing ---------------------------------------------------------------------------------------------
 
-    def commit(self, kind: str, key: str, made: Path, meta: Mapping[str, Any], *, replace: bool = False) -> None:
+    def commit(
+        self, kind: str, key: str, made: Path, meta: Mapping[str, Any], *, replace: bool = False
+    ) -> None:
         """Give the directory ``made`` its final name.
 
         Another process's equal result, come first, is kept unless ``replace`` is given.
