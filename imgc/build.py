@@ -238,7 +238,9 @@ class _Course:
         from imgc.engine import events
 
         name, total = self.compiled.platform.name, len(self.compiled.graph)
-        self.stream.emit(events.BuildStarted(name, total, total - len(wanted), str(log)))
+        times = self.store.times() if wanted else {}
+        expected = sum(times.get(step_id, 0.0) for step_id in wanted)
+        self.stream.emit(events.BuildStarted(name, total, total - len(wanted), str(log), expected))
         for step in _steps(self.compiled):
             if step.id not in wanted:
                 self.stream.emit(events.StepCached(name, step.id, self.compiled.keys[step.id]))

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgc.engine import sandbox
+from imgc.engine.host import sync_file_system
 from imgc.engine.step_runner import Files, FileStep
 from imgc.errors import ImgcError
 from imgc.graph.implied import has_disk
@@ -95,8 +97,13 @@ def check(files: Files) -> dict[str, Any]:
             room.check_archive(path, output)
         return {}
     raw = _raw(files)
-    room.check_outputs(str(raw), outputs)
-    return {"boot": room.inspect_boot(str(raw), Layout.from_json(_meta(raw.parent)["layout"]))}
+    with ThreadPoolExecutor() as pool:
+        # Checking is work for the processor; what the build must sync at its end can go to the disk meanwhile.
+        syncing = pool.submit(sync_file_system, files.made)
+        room.check_outputs(str(raw), outputs)
+        boot = room.inspect_boot(str(raw), Layout.from_json(_meta(raw.parent)["layout"]))
+        syncing.result()
+    return {"boot": boot}
 
 
 def boot(files: Files) -> dict[str, Any]:

@@ -54,6 +54,12 @@ FORMATS = ("qcow2", "vhd", "raw", "tar")
     help="Make only this format of those in the spec. May be given several times.",
 )
 @click.option("--boot", is_flag=True, help="Boot the image in QEMU and check the guest.")
+@click.option(
+    "--memory/--disk",
+    "memory",
+    default=None,
+    help="Where layers lie while the build runs. Default: in memory when at least 6 GiB of it are available.",
+)
 @click.option("--fresh", is_flag=True, help="Use no cached step: run all of them again.")
 @click.option("--keep-going", is_flag=True, help="Build the other platforms after one has failed.")
 @click.option(
@@ -72,6 +78,7 @@ def build(
     output_dir: Path,
     formats: tuple[str, ...],
     boot: bool,
+    memory: bool | None,
     fresh: bool,
     keep_going: bool,
     shell: bool,
@@ -89,7 +96,12 @@ def build(
     settings = session.settings()
     compiled = road.compile_platforms(list(dict.fromkeys(platforms)), settings)
     options = road.BuildOptions(
-        output_dir=output_dir, formats=formats, boot=boot, fresh=fresh, debug_trace=debug_trace
+        output_dir=output_dir,
+        formats=formats,
+        boot=boot,
+        fresh=fresh,
+        debug_trace=debug_trace,
+        memory=memory,
     )
     status = 0
     with signals.latched():

@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from imgc import process
 from imgc.disk import sparse, vhd
@@ -27,14 +28,17 @@ def check_outputs(raw: str, outputs: Sequence[tuple[str, Output]]) -> None:
     """Check the file system on ``raw`` and that every (path, output) is sound and holds the same disk (else
     E404).
 
-    An archive is checked for being readable to its end.
+    An archive is checked for being readable to its end.  The checks run side by side; each reads a whole file.
     """
-    check_filesystem(raw)
-    for path, output in outputs:
-        if output.format == "tar":
-            check_archive(path, output)
-        else:
-            _check_image(raw, path, output)
+    with ThreadPoolExecutor() as pool:
+        checks = [pool.submit(check_filesystem, raw)]
+        for path, output in outputs:
+            if output.format == "tar":
+                checks.append(pool.submit(check_archive, path, output))
+            else:
+                checks.append(pool.submit(_check_image, raw, path, output))
+        for check in checks:
+            check.result()
 
 
 def check_filesystem(raw: str) -> None:

@@ -46,10 +46,9 @@ def resolv_conf(options: Options) -> None:
 def install_type(options: Options) -> None:
     """Tell every later phase the default install type, as the stock driver does from extra-data.d on."""
     os.makedirs(HOOKS + "/environment.d", exist_ok=True)
+    default = '${DIB_DEFAULT_INSTALLTYPE:-"' + options["install-type"] + '"}'
     with open(HOOKS + "/environment.d/11-dib-install-type.bash", "w", encoding="utf-8") as file:
-        file.write(
-            'export DIB_DEFAULT_INSTALLTYPE=${DIB_DEFAULT_INSTALLTYPE:-"%s"}\n' % options["install-type"]
-        )
+        file.write(f"export DIB_DEFAULT_INSTALLTYPE={default}\n")
 
 
 def fstab(options: Options) -> None:

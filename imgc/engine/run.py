@@ -45,9 +45,10 @@ def stored_steps(graph: nx.DiGraph[str], keys: Mapping[str, str], store: Store) 
             below = all(one in usable for one in step.inputs)
             if below and store.has_layer(keys[step_id]):
                 usable.add(step_id)
-        elif step.kind is not Kind.ASSEMBLE and store.has_result(keys[step_id]):
-            if step.kind is Kind.CONVERT or _still_true(graph, step, usable):
-                usable.add(step_id)
+        elif step.kind is Kind.ASSEMBLE or not store.has_result(keys[step_id]):
+            continue
+        elif step.kind is Kind.CONVERT or _still_true(graph, step, usable):
+            usable.add(step_id)
     return usable
 
 

@@ -127,7 +127,8 @@ def hook_file(plan: Plan, step: Step) -> str:
 
 def chain_below(job: Job, step: Step) -> list[str]:
     """Keys of the layers below a step, topmost first."""
-    keys, current = [], step
+    keys: list[str] = []
+    current = step
     while True:
         chain = [job.step(one) for one in current.inputs if job.step(one).changes_state]
         if not chain:

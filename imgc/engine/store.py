@@ -36,6 +36,9 @@ from imgc.errors import ImgcError
 
 LAYERS, RESULTS = "layers", "results"
 
+#: By this, backup programs know that a directory is not worth keeping (bford.info/cachedir).
+_CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# imgc's cache; `imgc clean` empties it.\n"
+
 
 @dataclass(frozen=True)
 class Work:
@@ -62,7 +65,7 @@ class Store:
                 tag = os.open(cache / "CACHEDIR.TAG", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
                 os.write(
                     tag,
-                    b"Signature: 8a477f597d28d172789f06886806bc55\n# imgc's cache; `imgc clean` empties it.\n",
+                    _CACHE_TAG,
                 )
                 os.close(tag)
         except OSError as problem:
@@ -200,7 +203,7 @@ class Store:
         """Remove (or count) things by kind: (kind, how many, bytes).  Running builds keep their scratch space."""
         chosen = {"failed states": ["failed"]}
         if layers:
-            chosen |= {"layers": [LAYERS], "outputs": [RESULTS], "logs": ["logs"]}
+            chosen |= {"layers": [LAYERS], "outputs": [RESULTS], "logs": ["logs", "boot", "crashes"]}
         if downloads:
             chosen["downloads"] = ["downloads"]
         if layers and not dry_run:

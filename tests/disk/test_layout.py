@@ -101,5 +101,3 @@ def test_smaller_than_what_starts_it() -> None:
     with pytest.raises(ImgcError) as caught:
         plan(disk(size=MIB), tree_bytes=0, tree_files=1)
     assert caught.value.code == "E401"
-
-

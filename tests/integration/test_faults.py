@@ -245,7 +245,7 @@ def test_a_cache_without_room(project: Project, where: str) -> None:
     mounted(project, f"mount -t tmpfs -o size={size}M tmpfs {project.cache}")
     refused = project.build()
     assert refused.status == 1
-    what = {"hook": ("E301", "No space left on device"), "tar": ("E405", "image.tar: ")}[where]
+    what = {"hook": ("E902", "No room is left"), "tar": ("E405", "image.tar: ")}[where]
     assert all(text in refused.errors for text in what), refused.errors
     assert "E901" not in refused.errors and "Traceback" not in refused.errors
     assert refused.of("BuildFinished")[0]["status"] == "failed"
