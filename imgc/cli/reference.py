@@ -32,7 +32,7 @@ it holds versions, the command and the traceback, and nothing of the environment
 
 def markdown() -> str:
     """The whole page."""
-    with click.Context(cli, info_name="imgc") as context:
+    with click.Context(cli, info_name="imgc", **cli.context_settings) as context:
         parts = [_INTRODUCTION, *_group(context), _COMPLETION]
         for name, command in cli.commands.items():
             with click.Context(command, info_name=name, parent=context) as inner:
