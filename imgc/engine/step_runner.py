@@ -99,7 +99,7 @@ def run_step(job: Job, step: Step) -> None:
         problem = cause if isinstance(cause, ImgcError) else _of_the_cache(job.store, cause)
         seconds = time.monotonic() - started
         file = hook_file(job.plan, step)
-        text = "\n".join(tail)
+        text = problem.detail or "\n".join(tail)
         job.stream.emit(events.StepFailed(step.platform, step.id, seconds, problem.message, file, text))
         raise problem from cause
     seconds = time.monotonic() - started
