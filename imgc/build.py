@@ -251,6 +251,7 @@ class _Course:
         from imgc.engine.layers import unpacked
         from imgc.graph.plan import dib_directory
 
+        self.need_tools()
         sandbox = _sandbox(self.compiled.plan, self.store)
         with (
             self.store.work(self.compiled.platform.name, sandbox.remover(self.store)) as work,
@@ -258,11 +259,21 @@ class _Course:
         ):
             materialise(self.compiled.plan, work.path / "base", dib_directory() / "lib")
             handover, wanted = _handover(self.compiled), self.wanted()
-            if handover in wanted:
-                self.run_some(layers, work, wanted[: wanted.index(handover) + 1])
-                self.lower_again()
-            self.run_some(layers, work, self.wanted())
-            self.store.make_durable(self.compiled.keys.values())
+            try:
+                if handover in wanted:
+                    self.run_some(layers, work, wanted[: wanted.index(handover) + 1])
+                    self.lower_again()
+                self.run_some(layers, work, self.wanted())
+            finally:
+                # What a failed build got done is worth as much; one that is interrupted has no time.
+                if not process.INTERRUPT.is_set():
+                    self.store.make_durable(self.compiled.keys.values())
+
+    def need_tools(self) -> None:
+        """Raise E302 now, not after minutes, when a program that imgc's own steps start is not installed."""
+        wanted = set(self.wanted())
+        steps = [step for step in _steps(self.compiled) if step.id in wanted and not step.changes_state]
+        process.need(*sorted({fact.name for step in steps for fact in step.facts if fact.kind == "tool"}))
 
     def run_some(self, layers: Layers, work: Work, wanted: Sequence[str]) -> None:
         """Run some steps, and remember them even when one of them fails."""

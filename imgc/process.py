@@ -33,6 +33,8 @@ BASE_ENVIRONMENT = {"LC_ALL": "C.UTF-8"}
 #: What a program may need from the host to find other programs and the network.
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR")
 
+_SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
 _TAIL = 40
 
 
@@ -99,12 +101,23 @@ def quoted(argv: Sequence[str]) -> str:
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment a program gets: a few inherited names, the C.UTF-8 locale, then ``extra``."""
     kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    return {**kept, **BASE_ENVIRONMENT, **(extra or {})}
+    return {**kept, "PATH": search_path(), **BASE_ENVIRONMENT, **(extra or {})}
+
+
+def search_path() -> str:
+    """Where programs are looked for: PATH, and the directories of mkfs and its kin, which users often lack there."""
+    directories = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join([*directories, *(one for one in _SYSTEM if one not in directories)])
+
+
+def which(program: str) -> str | None:
+    """The path of a program as :func:`run` would find it; None when there is none."""
+    return shutil.which(program, path=search_path())
 
 
 def need(*programs: str, package: str = "") -> None:
     """Raise E302 naming the programs of ``programs`` that are not on PATH."""
-    missing = [name for name in programs if shutil.which(name) is None]
+    missing = [name for name in programs if which(name) is None]
     if missing:
         raise ImgcError(
             "E302",
@@ -221,7 +234,7 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     """Start ``argv`` in a session of its own, to be killed by the kernel when this thread's process dies."""
     need(argv[0])
-    tied = ["setpriv", "--pdeathsig", "KILL", "--", *argv] if shutil.which("setpriv") else list(argv)
+    tied = ["setpriv", "--pdeathsig", "KILL", "--", *argv] if which("setpriv") else list(argv)
     with _input(stdin) as given:
         return subprocess.Popen(
             tied,

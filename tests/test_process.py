@@ -219,3 +219,12 @@ def test_output_without_end_does_not_fill_memory() -> None:
     assert done.output.startswith("first\nxxx")
     assert done.output.endswith("xxx\nlast\n")
     assert peak < 80 * 2**20
+
+
+def test_programs_in_system_directories_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ordinary user's PATH has no /usr/sbin, where mkfs and its kin are."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert process.which("mke2fs") == "/usr/sbin/mke2fs"
+    process.need("mke2fs")
+    assert process.run(["mke2fs", "-V"]).status == 0
+    assert process.search_path().split(":")[:2] == ["/usr/bin", "/bin"]

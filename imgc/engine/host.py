@@ -5,10 +5,10 @@ from __future__ import annotations
 import ctypes
 import getpass
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from imgc import process
 from imgc.errors import ImgcError
 
 #: Where distributions keep the bundle of trusted certificates.
@@ -112,7 +112,7 @@ def _missing_for_users() -> list[tuple[str, str]]:
     user = getpass.getuser()
     found = []
     for program in ("newuidmap", "newgidmap"):
-        if shutil.which(program) is None:
+        if process.which(program) is None:
             found.append((f"{program} is not installed", "Install uidmap (shadow-utils)."))
     for file, option in (("/etc/subuid", "--add-subuids"), ("/etc/subgid", "--add-subgids")):
         if _subordinate(file) == 0:

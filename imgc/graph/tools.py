@@ -6,8 +6,8 @@ import functools
 import importlib.metadata
 import os
 import platform
-import shutil
 
+from imgc import process
 from imgc.graph.tree import digest_of
 
 #: Programs of the host whose version can change what an outside hook leaves behind.  Those that only move bytes
@@ -96,7 +96,7 @@ def tool_identity(name: str) -> str:
         return platform.python_version()
     if name == "diskimage-builder":
         return importlib.metadata.version(name)
-    found = shutil.which(name)
+    found = process.which(name)
     if found is None:
         return ABSENT
     data = b""

@@ -8,7 +8,7 @@ set -o pipefail
 for kind in ed25519 ecdsa rsa; do
     key=/etc/ssh/ssh_host_${kind}_key
     if [ ! -e "$key" ]; then
-        new=$(mktemp -d /etc/ssh/.new.XXXXXX)
+        new=$(mktemp -d -p /etc/ssh)
         ssh-keygen -q -t "$kind" -N '' -f "$new/key"
         if ln "$new/key" "$key" 2>/dev/null; then
             mv "$new/key.pub" "$key.pub"
