@@ -75,6 +75,8 @@ class BuildResult:
     error: ImgcError | None = None
     failed_step: str = ""
     boot_reports: tuple[BootReport, ...] = ()
+    #: Whether :func:`shell` can open the state in which ``failed_step`` failed; steps that make files have none.
+    has_state: bool = True
 
 
 @dataclass(frozen=True)
@@ -187,11 +189,12 @@ def build(compiled: Compiled, options: BuildOptions, settings: Settings, stream:
     with Log(store.cache / "logs" / name) as log:
         stream.add(log)
         course = _Course(_with_boot(compiled) if options.boot else compiled, options, store, stream)
-        status, error, failed = "ok", None, ""
+        status, error, failed, has_state = "ok", None, "", True
         try:
             course.go(log.path)
         except StepError as problem:
             status, error, failed = "failed", problem.problem, problem.step.id
+            has_state = problem.step.changes_state
         except ImgcError as problem:
             status, error = "failed", problem
         if process.INTERRUPT.is_set() or (error and error.code == "E307"):
@@ -200,8 +203,19 @@ def build(compiled: Compiled, options: BuildOptions, settings: Settings, stream:
         ran, cached = len(course.ran), len(course.compiled.graph) - len(course.ran)
         stream.emit(events.BuildFinished(name, status, ran, cached, seconds, str(log.path)))
         stream.remove(log)
-    artifacts, reports = tuple(course.artifacts), tuple(course.boot_reports)
-    return BuildResult(name, status, ran, cached, seconds, artifacts, log.path, error, failed, reports)
+    return BuildResult(
+        name,
+        status,
+        ran,
+        cached,
+        seconds,
+        tuple(course.artifacts),
+        log.path,
+        error,
+        failed,
+        tuple(course.boot_reports),
+        has_state,
+    )
 
 
 class _Course:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,8 @@ def boot(files: Files) -> dict[str, Any]:
         cache=files.logs.parent,
     )
     report = room.boot(image, work=files.logs, options=options, on_line=files.on_line)
+    # By the name that it is going to have.
+    report = replace(report, image=Path(f"{files.platform.name}{image.suffix}"))
     problem = report.problem()
     if problem:
         raise problem

@@ -110,7 +110,7 @@ def build(
             if result.status == "ok":
                 continue
             status = _status(result)
-            if shell and result.status == "failed" and result.failed_step:
+            if shell and result.status == "failed" and result.failed_step and result.has_state:
                 _shell(one, result, settings)
             if result.status == "interrupted" or not keep_going:
                 break

@@ -54,9 +54,9 @@ def failure(result: BuildResult, failed: StepFailed | None, session: Session) ->
     tail = failed.tail if failed and failed.tail else error.detail
     last = [printable(line).rstrip() for line in tail.splitlines()][-_TAIL:]
     facts = {"step": result.failed_step, "hook": failed.file if failed else "", "log": relative(result.log)}
-    next_step = (
-        f"`imgc build {result.platform} --shell` opens a shell where it failed." if result.failed_step else ""
-    )
+    next_step = ""
+    if result.failed_step and result.has_state:
+        next_step = f"`imgc build {result.platform} --shell` opens a shell where it failed."
     hints = [hint for hint in (error.hint, next_step) if hint and result.status != "interrupted"] or [
         error.hint
     ]
