@@ -46,7 +46,7 @@ CODES: dict[str, str] = {
     "E113": "`extends` forms a cycle.",
     "E114": "The spec is written for another schema version.",
     "E115": "Two settings contradict each other.",
-    "E116": "No platform of that name.",
+    "E116": "No platform, or no step, of that name.",
     "E117": "No directory of specs.",
     # Resolving elements
     "E201": "No element of that name on the search path.",
@@ -63,7 +63,6 @@ CODES: dict[str, str] = {
     "E302": "A program that the build needs is not installed.",
     "E303": "The sandbox cannot be set up on this system.",
     "E304": "The cache directory cannot be used.",
-    "E305": "A hook left processes or mounts that could not be ended.",
     "E306": "No apt source of the host serves the wanted release.",
     "E307": "The build was interrupted.",
     # Disks and formats

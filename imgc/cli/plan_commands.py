@@ -23,12 +23,14 @@ FORMATS = ("dot", "mermaid", "json", "svg")
             "imgc plan debian-bookworm --json | jq -r '.steps[] | select(.cached | not) | .id'",
             "Only what would run:",
         ),
+        ("imgc plan debian-bookworm --step install.d/40-glean", "What can change the result of one step?"),
     ],
 )
 @click.argument("platform", metavar="PLATFORM", type=Platform())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--step", metavar="STEP", help="Print everything that the key of this step covers.")
 @pass_session
-def plan(session: Session, platform: str, as_json: bool) -> None:
+def plan(session: Session, platform: str, as_json: bool, step: str | None) -> None:
     """Show what building PLATFORM takes.
 
     That is its elements, with why each is there, and its steps in order. A step is one hook script, or something
@@ -39,6 +41,9 @@ def plan(session: Session, platform: str, as_json: bool) -> None:
 
     settings = session.settings()
     compiled = build.compile_platform(platform, settings)
+    if step:
+        click.echo(plan_view.step(compiled, step), nl=False)
+        return
     cached = build.cached_steps(compiled, settings)
     if as_json:
         click.echo(json.dumps(plan_view.as_json(compiled, cached), indent=2, ensure_ascii=False))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imgc.cli.text import many, printable
+from imgc.errors import ImgcError
 
 if TYPE_CHECKING:
     from imgc.build import Compiled
@@ -111,3 +112,19 @@ def _steps(steps: list[Step], cached: Set[str]) -> Iterator[str]:
 
 def _title(step: Step) -> str:
     return step.phase or _NO_PHASE.get(str(step.kind), "image")
+
+
+def step(compiled: Compiled, name: str) -> str:
+    """Everything that the key of a step covers; ``name`` is its id, with or without the platform.  Raises E116."""
+    from imgc.graph.keys import explanation
+    from imgc.spec.words import did_you_mean
+
+    prefix = f"{compiled.platform.name}/"
+    step_id = name if name in compiled.graph else prefix + name
+    if step_id not in compiled.graph:
+        offered = [one.removeprefix(prefix) for one in compiled.graph]
+        hint = did_you_mean(name, offered, f"`imgc plan {compiled.platform.name}` lists the steps.")
+        raise ImgcError("E116", f"No step `{name}` in {compiled.platform.name}.", hint=hint)
+    found = compiled.graph.nodes[step_id]["step"]
+    inputs = {one: compiled.keys[one] for one in found.inputs}
+    return f"{compiled.keys[step_id]}\n{explanation(found, inputs)}"
