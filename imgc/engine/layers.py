@@ -22,6 +22,8 @@ from imgc.errors import ImgcError
 #: Layers go to memory when this much is available, and to disk once less than :data:`ENOUGH` is left of it.
 WANTED = 6 * 2**30
 ENOUGH = 3 * 2**30
+#: A step that fails with less than this left has failed for want of memory.
+FULL = 64 * 2**20
 #: The share of the available memory that the layers of one build may take.
 SHARE = 0.6
 
@@ -114,15 +116,21 @@ class Layers:
         """End the packing; what is not in the store by then is lost."""
         self._packer.shutdown(wait=True, cancel_futures=True)
 
+    def is_full(self, key: str) -> bool:
+        """Whether the layer ``key`` lies in memory and has taken all of it that the build may have."""
+        memory = self._work.path / "memory"
+        return self._places[key].parent == memory and self._left(memory) < FULL
+
     def _room(self) -> Path:
         """The directory for further layers."""
-        if self._memory is None:
-            return self._disk
-        # The directory is in another mount namespace, which this process sees only from outside.
-        status = os.statvfs(f"/proc/{self.sandbox.holder}/root{self._memory}")
-        if status.f_bavail * status.f_frsize < ENOUGH:
+        if self._memory and self._left(self._memory) < ENOUGH:
             self._memory = None
         return self._memory or self._disk
+
+    def _left(self, memory: Path) -> int:
+        """Bytes left in memory.  The directory is in another mount namespace, which this process sees from outside."""
+        status = os.statvfs(f"/proc/{self.sandbox.holder}/root{memory}")
+        return status.f_bavail * status.f_frsize
 
     def _tar(
         self, script: str, words: Sequence[str], binds: Sequence[tuple[str, str, str]], name: str

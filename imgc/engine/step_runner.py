@@ -193,6 +193,11 @@ def _run_state_step(job: Job, step: Step, scratch: Path, on_line: Callable[[str]
     if outcome.processes:
         on_line(f"imgc: ended what the step left running: {', '.join(outcome.processes)}")
     if outcome.status:
+        if job.layers.is_full(key):
+            hint = "Build with `--disk`; what is done so far is kept."
+            raise ImgcError(
+                "E902", f"{_failure_text(step, outcome.status)}  No memory is left for layers.", hint=hint
+            )
         _keep_failed(job, step, scratch, outcome)
         raise ImgcError("E301", _failure_text(step, outcome.status))
     meta: dict[str, Any] = {

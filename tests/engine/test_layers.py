@@ -122,6 +122,17 @@ def test_layers_go_to_disk_when_memory_is_short(bench: Bench, monkeypatch: pytes
         assert (layers.state(KEY) / "mnt/here").exists()
 
 
+def test_a_layer_may_fill_the_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "ENOUGH", 0)
+    monkeypatch.setattr(room, "available_memory", lambda: int(200 * 2**20 / room.SHARE))
+    with bench.work() as work, unpacked(bench.sandbox, bench.store, work, memory=True) as layers:
+        state = State((base(work),), *layers.new(KEY))
+        script(layers, work, "head -c 100M /dev/zero >/imgc/build.0/mnt/large", state)
+        assert not layers.is_full(KEY)
+        script(layers, work, "! head -c 150M /dev/zero >/imgc/build.0/mnt/larger", state)
+        assert layers.is_full(KEY)
+
+
 def test_memory_is_chosen_when_there_is_plenty(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for available, holder in ((room.WANTED, True), (room.WANTED - 1, False)):
         monkeypatch.setattr(room, "available_memory", lambda available=available: available)
