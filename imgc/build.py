@@ -6,7 +6,8 @@ Everything up to :func:`compile_platform` is pure: no root, no network, millisec
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from imgc.engine.events import Stream
     from imgc.engine.layers import Layers
-    from imgc.engine.sandbox import Sandbox
     from imgc.engine.store import Store, Work
     from imgc.graph import Discovered, Plan
     from imgc.spec.model import Platform
@@ -109,8 +109,7 @@ def compile_loaded(platform: Platform, settings: Settings) -> Compiled:
 
     plan = compile_plan(platform, mirrors=mirror_environment(platform))
     compiled = lower(plan, None)
-    found = _known_hooks(compiled, Store(settings.cache_dir)) if settings.cache_dir.exists() else None
-    return compiled if found is None else lower(plan, found)
+    return _with_known_hooks(compiled, Store(settings.cache_dir)) if settings.cache_dir.exists() else compiled
 
 
 def compile_platforms(names: Sequence[str], settings: Settings) -> list[Compiled]:
@@ -235,7 +234,7 @@ class _Course:
         wanted = self.wanted()
         self.announce(wanted, log)
         if wanted:
-            self.run_steps()
+            self.run_steps(wanted)
         self.publish()
 
     def wanted(self) -> list[str]:
@@ -259,33 +258,24 @@ class _Course:
             if step.id not in wanted:
                 self.stream.emit(events.StepCached(name, step.id, self.compiled.keys[step.id]))
 
-    def run_steps(self) -> None:
+    def run_steps(self, wanted: Sequence[str]) -> None:
         """Run up to the last step of extra-data.d, see which hooks there are now, run the rest."""
-        from imgc.engine.hooks_tree import materialise
-        from imgc.engine.layers import unpacked
-        from imgc.graph.plan import dib_directory
-
-        self.need_tools()
-        sandbox = _sandbox(self.compiled.plan, self.store)
-        with (
-            self.store.work(self.compiled.platform.name, sandbox.remover(self.store)) as work,
-            unpacked(sandbox, self.store, work, memory=self.options.memory) as layers,
-        ):
-            materialise(self.compiled.plan, work.path / "base", dib_directory() / "lib")
-            handover, wanted = _handover(self.compiled), self.wanted()
+        self.need_tools(wanted)
+        with _ground(self.compiled, self.store, memory=self.options.memory) as (layers, work):
+            handover = _handover(self.compiled)
             try:
                 if handover in wanted:
                     self.run_some(layers, work, wanted[: wanted.index(handover) + 1])
                     self.lower_again()
-                self.run_some(layers, work, self.wanted())
+                    wanted = self.wanted()
+                self.run_some(layers, work, wanted)
             finally:
                 # What a failed build got done is worth as much; one that is interrupted has no time.
                 if not process.INTERRUPT.is_set():
                     self.store.make_durable(self.compiled.keys.values())
 
-    def need_tools(self) -> None:
+    def need_tools(self, wanted: Sequence[str]) -> None:
         """Raise E302 now, not after minutes, when a program that imgc's own steps start is not installed."""
-        wanted = set(self.wanted())
         steps = [step for step in _steps(self.compiled) if step.id in wanted and not step.changes_state]
         process.need(*sorted({fact.name for step in steps for fact in step.facts if fact.kind == "tool"}))
 
@@ -312,9 +302,8 @@ class _Course:
 
     def lower_again(self) -> None:
         """Replace the graph by one with the hooks that are really there after extra-data.d."""
-        found = _known_hooks(self.compiled, self.store)
-        if found is not None:
-            again = lower(self.compiled.plan, found)
+        again = _with_known_hooks(self.compiled, self.store)
+        if again is not self.compiled:
             self.compiled = _with_boot(again) if self.options.boot else again
 
     def publish(self) -> None:
@@ -355,25 +344,15 @@ def shell(compiled: Compiled, step_id: str, settings: Settings) -> int:
 
     Raises E301 when no failed state of that step is kept.
     """
-    from imgc.engine.hooks_tree import materialise
-    from imgc.engine.layers import unpacked
+    from imgc.engine.events import Stream
     from imgc.engine.run import failed_shell
     from imgc.engine.step_runner import Job
     from imgc.engine.store import Store
     from imgc.file_steps import FILE_STEPS
-    from imgc.graph.plan import dib_directory
 
     store = Store(settings.cache_dir)
-    sandbox = _sandbox(compiled.plan, store)
-    found = _known_hooks(compiled, store)
-    compiled = lower(compiled.plan, found) if found is not None else compiled
-    from imgc.engine.events import Stream
-
-    with (
-        store.work(f"{compiled.platform.name}-shell", sandbox.remover(store)) as work,
-        unpacked(sandbox, store, work) as layers,
-    ):
-        materialise(compiled.plan, work.path / "base", dib_directory() / "lib")
+    compiled = _with_known_hooks(compiled, store)
+    with _ground(compiled, store) as (layers, work):
         job = Job(compiled.plan, compiled.graph, compiled.keys, store, layers, work, Stream(), FILE_STEPS)
         return failed_shell(job, step_id)
 
@@ -392,11 +371,23 @@ def clean(settings: Settings, *, layers: bool, downloads: bool, dry_run: bool) -
 # --- small helpers --------------------------------------------------------------------------------------------------
 
 
-def _sandbox(plan: Plan, store: Store) -> Sandbox:
+@contextmanager
+def _ground(compiled: Compiled, store: Store, *, memory: bool | None = None) -> Iterator[tuple[Layers, Work]]:
+    """Where the steps of a platform run: scratch space with its hooks tree in it, and room for unpacked layers."""
     from imgc.engine import protocol
+    from imgc.engine.hooks_tree import materialise
+    from imgc.engine.layers import unpacked
     from imgc.engine.sandbox import Sandbox
+    from imgc.graph.plan import dib_directory
 
-    return Sandbox(store.downloads, plan.search_paths, protocol.functions(plan), plan.search_paths)
+    plan = compiled.plan
+    sandbox = Sandbox(store.downloads, plan.search_paths, protocol.functions(plan))
+    with (
+        store.work(compiled.platform.name, sandbox.remover(store)) as work,
+        unpacked(sandbox, store, work, memory=memory) as layers,
+    ):
+        materialise(plan, work.path / "base", dib_directory() / "lib")
+        yield layers, work
 
 
 def _steps(compiled: Compiled) -> list[Step]:
@@ -419,14 +410,13 @@ def _handover(compiled: Compiled) -> str:
     return next(step.id for step in _steps(compiled) if is_handover(compiled.graph, step))
 
 
-def _known_hooks(compiled: Compiled, store: Store) -> Discovered | None:
-    """The hooks that a stored extra-data phase left in the hooks tree; None when it has not run."""
+def _with_known_hooks(compiled: Compiled, store: Store) -> Compiled:
+    """The graph with the hooks that a stored extra-data phase left; the same one when that has not run."""
     found = store.meta(store.layer(compiled.keys[_handover(compiled)])).get("discovered")
     if found is None:
-        return None
-    return {
-        phase: tuple((name, digest, mode) for name, digest, mode in hooks) for phase, hooks in found.items()
-    }
+        return compiled
+    hooks = {phase: tuple((name, digest, mode) for name, digest, mode in one) for phase, one in found.items()}
+    return lower(compiled.plan, hooks)
 
 
 def _chosen(step: Step, formats: Sequence[str]) -> bool:

@@ -109,7 +109,6 @@ class Sandbox:
     cache: Path
     search_paths: tuple[str, ...] = ()
     functions: str = ""
-    readable: tuple[str, ...] = ()
     #: The process whose namespaces every run joins (see :meth:`holding`); 0 for none.
     holder: int = 0
 
@@ -234,7 +233,7 @@ class Sandbox:
 
     def _visible(self) -> list[str]:
         """What lies below a replaced directory and must be seen at its own path: Python and its packages."""
-        wanted = {sys.prefix, sys.base_prefix, *self.readable}
+        wanted = {sys.prefix, sys.base_prefix, *self.search_paths}
         return sorted(path for path in wanted if path.startswith(tuple(f"{one}/" for one in _REPLACED)))
 
     def _files(self) -> dict[str, tuple[int, str]]:
@@ -243,19 +242,21 @@ class Sandbox:
         files[f"{BIN}/functions"] = (0o644, self.functions)
         return files
 
-    @staticmethod
-    def _dev_files() -> dict[str, tuple[int, str]]:
+    @cached_property
+    def _ca_bundle(self) -> str:
+        return host.ca_bundle()
+
+    def _dev_files(self) -> dict[str, tuple[int, str]]:
         files = {f"bin/{path.name}": (0o755, path.read_text(encoding="utf-8")) for path in _FILES.iterdir()}
-        bundle = host.ca_bundle()
-        if bundle:
-            files["ca-certificates.crt"] = (0o644, bundle)
+        if self._ca_bundle:
+            files["ca-certificates.crt"] = (0o644, self._ca_bundle)
             files["apt.conf"] = (0o644, f'Acquire::https::CAInfo "{CA_BUNDLE}";\n')
         return files
 
     def _environment(self, payload: Payload) -> dict[str, str]:
         """The payload's environment and, for this run only, how to reach the network from this host."""
         network = host.proxies()
-        if host.ca_bundle():
+        if self._ca_bundle:
             network.update(dict.fromkeys(host.CA_VARIABLES, CA_BUNDLE))
             if payload.chroot:
                 network["APT_CONFIG"] = "/dev/imgc/apt.conf"

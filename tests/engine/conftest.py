@@ -29,7 +29,7 @@ class Room:
 
     @property
     def sandbox(self) -> Sandbox:
-        return Sandbox(self.directory / "downloads", readable=self.readable)
+        return Sandbox(self.directory / "downloads", search_paths=self.readable)
 
     def scratch(self) -> Path:
         path = self.directory / f"work {next(self.numbers)}"
