@@ -1,12 +1,14 @@
 """The layer store: results of steps on disk, each under its key, each there whole or not at all.
 
-::
+``docs/store.md`` has every file and field, the locks, and what a crash leaves.  In short::
 
     <cache>/
       layers/<key>/state.tar  an overlayfs upper directory, packed: what one step changed
-                   meta.json  what the step left besides files (mounts, discovered hooks, seconds)
+                   meta.json  what the step left besides files, and the archive's digest; its time is the last use
                    durable    present once the layer is known to be on the device
       results/<key>/          files that a step made (outputs), with meta.json and durable likewise
+      locks/<key>             held while the result of a key is made
+      inuse/<name>            the keys of a running build, which nobody removes
       work/<name>/            scratch space of a running imgc; its lock is work/<name>.lock
       downloads/              DIB_IMAGE_CACHE: what hooks download; survives builds
       logs/<platform>/        complete logs
@@ -20,21 +22,26 @@ boot without that mark may have been cut short by a power failure, and counts as
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imgc.engine import store_locks, store_meta
 from imgc.engine.host import sync_file_system
 from imgc.errors import ImgcError
 
 LAYERS, RESULTS = "layers", "results"
+
+#: The time of a result's last use is brought up to date when it is older than this many seconds.
+TOUCH_AFTER = 3600.0
 
 #: By this, backup programs know that a directory is not worth keeping (bford.info/cachedir).
 _CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# imgc's cache; `imgc clean` empties it.\n"
@@ -61,19 +68,12 @@ class Store:
         try:
             for name in (LAYERS, RESULTS, "work", "downloads", "logs"):
                 (cache / name).mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError):
-                tag = os.open(cache / "CACHEDIR.TAG", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-                os.write(
-                    tag,
-                    _CACHE_TAG,
-                )
-                os.close(tag)
+            if not (cache / "CACHEDIR.TAG").exists():
+                _write(cache / "CACHEDIR.TAG", _CACHE_TAG)
+            if store_meta.format_of(cache) < store_meta.FORMAT:
+                _write(cache / "format", f"{store_meta.FORMAT}\n".encode())
         except OSError as problem:
-            raise ImgcError(
-                "E304",
-                f"The cache directory {cache} cannot be used: {problem.strerror}.",
-                hint="Choose another one with --cache or IMGC_CACHE.",
-            ) from problem
+            raise store_locks.unusable(cache, problem) from problem
         self._boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
     # --- looking up ---------------------------------------------------------------------------------------------
@@ -89,34 +89,64 @@ class Store:
         return self.cache / RESULTS / key
 
     def has_layer(self, key: str) -> bool:
-        return self._trusted(self.layer(key))
+        """Whether a layer can be used on top of the layers below it, as these are now."""
+        return self.is_trusted(self.layer(key))
 
     def has_result(self, key: str) -> bool:
-        return self._trusted(self.result(key))
+        return self.is_trusted(self.result(key))
 
     def meta(self, directory: Path) -> dict[str, Any]:
         """What was recorded with a result; empty when there is none."""
-        try:
-            loaded = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return loaded if isinstance(loaded, dict) else {}
+        return store_meta.load(directory)
 
-    def _trusted(self, directory: Path) -> bool:
+    def is_trusted(self, directory: Path) -> bool:
+        """Whether what is in a directory of results was made whole, is as it was made, and has its foundation.
+
+        This looks at sizes and times; :mod:`imgc.engine.store_verification` looks at every byte.
+        """
         meta = self.meta(directory)
-        whole = bool(meta) and (meta.get("boot") == self._boot or (directory / "durable").exists())
-        return whole and self._unchanged(directory, meta)
-
-    @staticmethod
-    def _unchanged(directory: Path, meta: Mapping[str, Any]) -> bool:
-        """Whether an output is as it was made.  A published one is the same file, and a user may write to that."""
-        if "file" not in meta:
-            return True
-        try:
-            status = (directory / meta["file"]).stat()
-        except OSError:
+        if not store_meta.is_sound(meta) or not store_meta.is_unchanged(directory, meta):
             return False
-        return (status.st_size, status.st_mtime_ns) == (meta["size"], meta["mtime_ns"])
+        kept = meta.get("boot") == self._boot or (directory / "durable").exists()
+        return kept and all(
+            self.meta(self.layer(below)).get("sha256") == digest
+            for below, digest in meta.get("below", {}).items()
+        )
+
+    # --- sharing with other builds ------------------------------------------------------------------------------
+
+    def claim(self, key: str, *, waiting: Callable[[str], None] | None = None) -> store_locks.Claim:
+        """The right to make the result of ``key``, after whoever has it; look whether it is there by then.
+
+        ``waiting`` is called once, with words for the other imgc, before a wait.  Raises E307 on an interrupt.
+        """
+        return store_locks.claim(self.cache / "locks", key, waiting)
+
+    def using(self, name: str, keys: Iterable[str]) -> AbstractContextManager[store_locks.Use]:
+        """Keep everybody from removing the results of ``keys`` while a build called ``name`` goes on."""
+        return store_locks.using(self.cache, name, keys)
+
+    def layers_size(self, keys: Iterable[str]) -> int:
+        """How many bytes the stored layers of ``keys`` have together."""
+        total = 0
+        for key in keys:
+            with suppress(OSError):
+                total += (self.layer(key) / "state.tar").stat().st_size
+        return total
+
+    def touch(self, keys: Iterable[str]) -> None:
+        """Note that the results of ``keys`` were used now.  Costs two looks per key, once an hour a write as well."""
+        now = time.time()
+        for key in keys:
+            for place in (self.layer(key), self.result(key)):
+                with suppress(OSError):
+                    if now - (place / "meta.json").stat().st_mtime > TOUCH_AFTER:
+                        os.utime(place / "meta.json")
+
+    def drop(self, directory: Path, trash: Path) -> None:
+        """Take a result out of the store, into a scratch directory; one that is not there is fine."""
+        with suppress(FileNotFoundError):
+            os.rename(directory, trash / f"{directory.name}.{secrets.token_hex(4)}")
 
     # --- committing ---------------------------------------------------------------------------------------------
 
@@ -127,17 +157,20 @@ class Store:
 
         Another process's equal result, come first, is kept unless ``replace`` is given.
         """
-        text = json.dumps({**meta, "key": key, "boot": self._boot, "time": time.time()}, indent=1)
-        (made / "meta.json").write_text(text, encoding="utf-8")
+        recorded = {**meta, "key": key, "time": time.time()}
+        if kind == RESULTS:
+            recorded["files"] = store_meta.of_tree(made, meta.get("file", ""))
+        (made / "meta.json").write_text(store_meta.text(recorded, self._boot), encoding="utf-8")
         final = self.cache / kind / key
-        if final.exists() and (replace or not self._trusted(final)):
+        while replace or not self.is_trusted(final):
             # Into this build's scratch space, and gone with it.
-            os.rename(final, made.with_name(made.name + ".replaced"))
-        try:
-            os.rename(made, final)
-        except OSError:
-            if not self._trusted(final):
-                raise
+            self.drop(final, made.parent)
+            try:
+                os.rename(made, final)
+                return
+            except OSError as problem:
+                if problem.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
 
     def make_durable(self, keys: Iterable[str]) -> None:
         """Force results to the device and mark them, so that they are trusted after a crash of this machine."""
@@ -200,33 +233,44 @@ class Store:
     def clean(
         self, remove: Callable[[Sequence[Path]], None], *, layers: bool, downloads: bool, dry_run: bool
     ) -> list[tuple[str, int, int]]:
-        """Remove (or count) things by kind: (kind, how many, bytes).  Running builds keep their scratch space."""
+        """Remove (or count) things by kind: (kind, how many, bytes).  Running builds keep their scratch space.
+
+        Raises E304 when a build runs that may be using what would go.
+        """
         chosen = {"failed states": ["failed"]}
         if layers:
             chosen |= {"layers": [LAYERS], "outputs": [RESULTS], "logs": ["logs", "boot", "crashes"]}
         if downloads:
-            chosen["downloads"] = ["downloads"]
-        if layers and not dry_run:
-            self._demand_no_build(remove)
-        found = []
-        for what, names in chosen.items():
-            paths = [path for name in names for path in self._children(self.cache / name)]
-            size = sum(disk_usage(path) for path in paths)
-            if not dry_run and paths:
-                remove(paths)
-            found.append((what, len(paths), size))
-        dead = 0 if dry_run else self.reap(remove)
-        return [*found, ("leftovers of dead builds", dead, 0)]
+            chosen["downloads"] = ["downloads", "archives", "wheels", "git", "files"]
+        if dry_run:
+            found = [(what, self._everything(names)) for what, names in chosen.items()]
+            sizes = [(what, len(paths), sum(map(disk_usage, paths))) for what, paths in found]
+            return [*sizes, ("leftovers of dead builds", 0, 0)]
+        dead = self.reap(remove)
+        sizes = []
+        with store_locks.removing(self.cache):
+            if layers or downloads:
+                self._demand_no_build()
+            for what, names in chosen.items():
+                paths = self._everything(names)
+                sizes.append((what, len(paths), sum(map(disk_usage, paths))))
+                if paths:
+                    remove(paths)
+        return [*sizes, ("leftovers of dead builds", dead, 0)]
 
-    def _demand_no_build(self, remove: Callable[[Sequence[Path]], None]) -> None:
-        self.reap(remove)
-        running = [file.stem for file in sorted((self.cache / "work").glob("*.lock"))]
+    def _demand_no_build(self) -> None:
+        """Raise E304 when a build runs."""
+        running = {file.stem for file in (self.cache / "work").glob("*.lock")}
+        running |= set(store_locks.keys_in_use(self.cache))
         if running:
             raise ImgcError(
                 "E304",
-                f"The cache is in use by {', '.join(running)}.",
-                hint="Wait for that build; it works on the layers that would be removed.",
+                f"The cache is in use by {', '.join(sorted(running))}.",
+                hint="Wait for that build; it works on what would be removed.",
             )
+
+    def _everything(self, names: Iterable[str]) -> list[Path]:
+        return [path for name in names for path in self._children(self.cache / name)]
 
     @staticmethod
     def _children(directory: Path) -> list[Path]:
@@ -244,9 +288,14 @@ class Store:
 
     def record_times(self, new: Mapping[str, float]) -> None:
         merged = {**self.times(), **{name: round(seconds, 2) for name, seconds in new.items()}}
-        temporary = self.cache / f"times.json.{os.getpid()}"
-        temporary.write_text(json.dumps(merged, indent=0, sort_keys=True), encoding="utf-8")
-        os.replace(temporary, self.cache / "times.json")
+        _write(self.cache / "times.json", json.dumps(merged, indent=0, sort_keys=True).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Give a file its content, whole; another imgc or thread that does so at the same time is fine."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
 
 
 def _free_lock(file: Path) -> int | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from imgc.engine import layers as room
-from imgc.engine.layers import unpacked
+from imgc.engine.layers import LayerDamaged, unpacked
 from imgc.engine.sandbox import Payload, Sandbox, State
 from imgc.engine.store import Store
+from imgc.engine.store_verification import verify
 
 KEY = "a" * 64
 
@@ -84,12 +86,13 @@ def test_a_layer_comes_back_as_it_was(bench: Bench, made_in_memory: bool, read_i
         layers.keep("below", {"step": "below"}, replace=False)
         first = str(layers.state("below"))
         script(layers, work, CHANGE, State((first, bottom), *layers.new(KEY)))
-        layers.keep(KEY, {"step": "above"}, replace=False)
+        layers.keep(KEY, {"step": "above", "inputs": ["below"]}, replace=False)
         before = script(layers, work, LOOK, State((str(layers.state(KEY)), first, bottom)))
         assert layers.meta(KEY)["step"] == "above"
-        layers.settle()
+        layers.settle(["below", KEY])
     assert bench.store.has_layer(KEY)
     assert os.listdir(bench.store.cache / "work") == []
+    assert verify(bench.store, bench.sandbox.remover(bench.store)).damaged == ()
     with bench.work() as work, unpacked(bench.sandbox, bench.store, work, memory=read_in_memory) as layers:
         layers.bring([KEY, "below"])
         lowers = (str(layers.state(KEY)), str(layers.state("below")), base(work))
@@ -145,12 +148,186 @@ def test_available_memory_is_less_than_all_memory() -> None:
     assert 0 < room.available_memory() <= total
 
 
-def test_a_damaged_archive_is_an_error(bench: Bench) -> None:
-    place = bench.store.layer(KEY)
-    place.mkdir()
-    (place / "state.tar").write_bytes(b"not an archive" * 100)
+@pytest.fixture
+def chain(bench: Bench) -> Bench:
+    """A store with three layers, each on the one before."""
     with bench.work() as work, unpacked(bench.sandbox, bench.store, work, memory=False) as layers:
-        with pytest.raises(room.ImgcError) as caught:
-            layers.bring([KEY])
-        assert caught.value.code == "E304"
-    assert subprocess.run(["pgrep", "-f", str(bench.store.cache)], capture_output=True).returncode == 1
+        make(layers, work, [])
+    assert all(map(bench.store.has_layer, CHAIN))
+    return bench
+
+
+CHAIN = ["one", "two", "three"]
+
+
+def make(layers, work, there: list[str], *, released: list[str] | None = None) -> None:
+    """Make the layers of the chain that are not ``there``."""
+    layers.bring(there)
+    for number, key in enumerate(CHAIN):
+        below = CHAIN[:number]
+        if key in there:
+            continue
+        lowers = (*(str(layers.state(one)) for one in reversed(below)), base(work))
+        text = f"head -c 100000 /dev/zero >/imgc/build.0/mnt/{key}; date +%N >/imgc/build.0/mnt/{key}-made"
+        script(layers, work, text, State(lowers, *layers.new(key)))
+        done = (lambda key=key: released.append(key)) if released is not None else lambda: None
+        layers.keep(
+            key, {"step": f"tiny/{key}", "mounts": [], "inputs": below[-1:]}, replace=False, done=done
+        )
+    layers.settle(CHAIN)
+
+
+def flip(archive: Path) -> None:
+    """Change one bit of a file as a failing disk does: its size and its time stay."""
+    status = archive.stat()
+    content = bytearray(archive.read_bytes())
+    content[content.index(bytes(1000)) + 500] ^= 1
+    archive.write_bytes(content)
+    os.utime(archive, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_a_flipped_bit_is_found_and_the_layer_made_again(chain: Bench, memory: bool) -> None:
+    """In the same build, as the engine does it; what lies on the layer is made again with it."""
+    store = chain.store
+    flip(store.layer("two") / "state.tar")
+    assert store.has_layer("two"), "nothing but its bytes has changed"
+    with chain.work() as work, unpacked(chain.sandbox, store, work, memory=memory) as layers:
+        with pytest.raises(LayerDamaged) as raised:
+            layers.bring(CHAIN)
+        assert raised.value.keys == ("two",) and raised.value.code == "E621"
+        assert [key for key in CHAIN if store.has_layer(key)] == ["one"]
+        make(layers, work, ["one"])
+        lowers = (*(str(layers.state(one)) for one in reversed(CHAIN)), base(work))
+        text = "cd /imgc/build.0/mnt && ls && cmp two three && head -c 100000 /dev/zero | cmp two -"
+        wanted = ["one", "one-made", "three", "three-made", "two", "two-made"]
+        assert script(layers, work, text, State(lowers)) == wanted
+    assert all(map(store.has_layer, CHAIN))
+    assert os.listdir(store.cache / "work") == []
+
+
+@pytest.mark.parametrize(
+    "damage", ["cut short", "no archive", "no notes", "half of the notes", "another archive", "gone"]
+)
+def test_damage_of_each_kind_is_told_and_dropped(chain: Bench, damage: str) -> None:
+    place = chain.store.layer("two")
+    archive, notes = place / "state.tar", place / "meta.json"
+    with chain.work() as work, unpacked(chain.sandbox, chain.store, work, memory=False) as layers:
+        if damage == "cut short":
+            os.truncate(archive, 5000)
+        elif damage == "no archive":
+            archive.unlink()
+        elif damage == "no notes":
+            notes.unlink()
+        elif damage == "half of the notes":
+            os.truncate(notes, notes.stat().st_size // 2)
+        elif damage == "another archive":
+            status = archive.stat()
+            archive.write_bytes(b"not an archive".ljust(status.st_size))
+            os.utime(archive, ns=(status.st_atime_ns, status.st_mtime_ns))
+        else:
+            place.rename(chain.store.cache / "elsewhere")
+        with pytest.raises(LayerDamaged) as raised:
+            layers.bring(CHAIN)
+        assert raised.value.keys == ("two",)
+        assert not place.exists()
+        # The others are as good as ever.
+        layers.bring(["one"])
+        assert (layers.state("one") / "mnt" / "one").stat().st_size == 100_000
+    found = subprocess.run(["pgrep", "-f", str(chain.store.cache)], capture_output=True)
+    assert found.returncode == 1, found.stdout
+
+
+def test_a_layer_that_is_removed_while_it_is_unpacked(chain: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another imgc, at the worst moment: it is unpacked all the same."""
+    unpack = room.Layers._unpack
+
+    def removing(self, *arguments):
+        for key in CHAIN:
+            chain.store.drop(chain.store.layer(key), chain.store.cache)
+        return unpack(self, *arguments)
+
+    monkeypatch.setattr(room.Layers, "_unpack", removing)
+    with chain.work() as work, unpacked(chain.sandbox, chain.store, work, memory=False) as layers:
+        layers.bring(CHAIN)
+        assert (layers.state("three") / "mnt" / "three").stat().st_size == 100_000
+        assert layers.meta("three")["step"] == "tiny/three"
+    assert not any(map(chain.store.has_layer, CHAIN))
+
+
+def test_a_layer_that_is_replaced_between_its_mounts_and_its_files(chain: Bench) -> None:
+    """The one does not go with the other, though each is sound."""
+    with (
+        chain.work() as work,
+        unpacked(chain.sandbox, chain.store, work, memory=False) as layers,
+        chain.work() as elsewhere,
+        unpacked(chain.sandbox, chain.store, elsewhere, memory=False) as others,
+    ):
+        assert layers.meta("three")["mounts"] == []
+        others.bring(CHAIN[:2])
+        lowers = (str(others.state("two")), str(others.state("one")), base(elsewhere))
+        script(others, elsewhere, "true", State(lowers, *others.new("three")))
+        others.keep("three", {"mounts": ["another"], "inputs": ["two"]}, replace=True)
+        others.settle(["three"])
+        with pytest.raises(LayerDamaged):
+            layers.bring(CHAIN)
+        assert chain.store.has_layer("three"), "there is nothing wrong with it"
+        layers.bring(CHAIN)
+        assert layers.meta("three")["mounts"] == ["another"]
+
+
+def test_a_layer_that_is_gone_has_no_mounts_to_tell(chain: Bench) -> None:
+    with chain.work() as work, unpacked(chain.sandbox, chain.store, work, memory=False) as layers:
+        chain.store.drop(chain.store.layer("three"), work.path)
+        with pytest.raises(LayerDamaged):
+            layers.meta("three")
+
+
+def test_a_layer_is_of_use_only_on_the_very_layer_it_was_made_on(chain: Bench) -> None:
+    """Another build may have made the lower one anew, with another time in it."""
+    with chain.work() as work, unpacked(chain.sandbox, chain.store, work, memory=False) as layers:
+        script(layers, work, "echo another >/imgc/build.0/mnt/one", State((base(work),), *layers.new("one")))
+        layers.keep("one", {"inputs": []}, replace=True)
+        layers.settle(["one"])
+    assert [key for key in CHAIN if chain.store.has_layer(key)] == ["one", "three"]
+    # And it gives way to one that is made on the new one.
+    with chain.work() as work, unpacked(chain.sandbox, chain.store, work, memory=False) as layers:
+        make(layers, work, ["one"])
+    assert all(map(chain.store.has_layer, CHAIN))
+
+
+def test_claims_are_let_go_when_layers_are_stored_and_when_they_never_will_be(bench: Bench) -> None:
+    released: list[str] = []
+    with bench.work() as work, unpacked(bench.sandbox, bench.store, work, memory=False) as layers:
+        make(layers, work, [], released=released)
+        assert released == CHAIN
+        layers.new("lost")
+        layers.keep("lost", {"inputs": []}, replace=False, done=lambda: released.append("lost"))
+        with pytest.raises(room.ImgcError):
+            layers.settle(["lost"])
+        assert released[3:] == ["lost"]
+        # What lies on a layer that is not there is of no use.
+        script(layers, work, "true", State((base(work),), *layers.new("above")))
+        layers.keep("above", {"inputs": ["lost"]}, replace=False, done=lambda: released.append("above"))
+        layers.settle(["above"])
+        assert released[4:] == ["above"]
+        assert not bench.store.has_layer("above")
+    assert not bench.store.has_layer("lost")
+
+
+def test_claims_are_let_go_when_packing_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on, released = threading.Event(), threading.Event(), []
+    with bench.work() as work, unpacked(bench.sandbox, bench.store, work, memory=False) as layers:
+
+        def pack(key: str, into: Path) -> None:
+            begun.set()
+            go_on.wait(10)
+            raise room.ImgcError("E304", "It could not.")
+
+        monkeypatch.setattr(layers, "pack", pack)
+        for key in ("first", "second"):
+            layers.new(key)
+            layers.keep(key, {}, replace=False, done=lambda key=key: released.append(key))
+        assert begun.wait(10)
+        threading.Timer(0.1, go_on.set).start()
+    assert sorted(released) == ["first", "second"]

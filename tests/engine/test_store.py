@@ -9,12 +9,15 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from imgc.engine import store_meta
 from imgc.engine.store import LAYERS, RESULTS, Store, disk_usage
+from imgc.engine.store_meta import FORMAT
 from imgc.errors import ImgcError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -271,3 +274,119 @@ def test_locks_are_not_inherited(store: Store) -> None:
         assert not os.get_inheritable(work.lock)
         with pytest.raises(BlockingIOError), Path(f"{work.path}.lock").open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+# --- the format -----------------------------------------------------------------------------------------------------
+
+
+def test_the_format_is_written_down(store: Store) -> None:
+    assert (store.cache / "format").read_text() == f"{FORMAT}\n"
+    assert store_meta.format_of(store.cache) == FORMAT
+
+
+def test_an_older_cache_counts_as_empty_and_is_taken_over(store: Store) -> None:
+    """Layers of the first format had neither digest nor seal, and the cache no number."""
+    (store.cache / "format").unlink()
+    old = store.layer("k")
+    old.mkdir()
+    (old / "state.tar").write_bytes(b"x")
+    (old / "durable").touch()
+    (old / "meta.json").write_text(json.dumps({"key": "k", "step": "tiny/one", "seconds": 1.0, "mounts": []}))
+    again = Store(store.cache)
+    assert not again.has_layer("k")
+    assert store_meta.format_of(store.cache) == FORMAT
+    again.commit(LAYERS, "k", made(store), {})
+    assert again.has_layer("k")
+
+
+def test_a_newer_cache_keeps_its_number_and_its_results(store: Store) -> None:
+    (store.cache / "format").write_text(f"{FORMAT + 1}\n")
+    store.commit(LAYERS, "k", made(store), {})
+    meta = store.layer("k") / "meta.json"
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "format": FORMAT + 1}))
+    again = Store(store.cache)
+    assert not again.has_layer("k")
+    assert store_meta.format_of(store.cache) == FORMAT + 1
+    assert meta.exists()
+
+
+@pytest.mark.parametrize("text", ["", "x", "\0", "1e9", "2 2"])
+def test_a_number_that_cannot_be_read_is_put_right(store: Store, text: str) -> None:
+    (store.cache / "format").write_text(text)
+    Store(store.cache)
+    assert store_meta.format_of(store.cache) == FORMAT
+
+
+# --- builds side by side --------------------------------------------------------------------------------------------
+
+
+def test_cleaning_waits_for_no_build_and_takes_nothing_from_one(store: Store) -> None:
+    store.commit(LAYERS, "k", made(store), {})
+    with store.using("one", ["k"]):
+        for layers, downloads in ((True, False), (False, True)):
+            with pytest.raises(ImgcError, match="in use by one-") as refused:
+                store.clean(remove, layers=layers, downloads=downloads, dry_run=False)
+            assert refused.value.code == "E304"
+        assert store.clean(remove, layers=True, downloads=True, dry_run=True)[1] == (
+            "layers",
+            1,
+            disk_usage(store.layer("k")),
+        )
+    store.clean(remove, layers=True, downloads=True, dry_run=False)
+    assert not store.has_layer("k")
+
+
+def test_many_replace_one_result_at_once(store: Store) -> None:
+    """`--fresh` in two builds: one of the results stays, whole, and nobody fails."""
+    problems: list[BaseException] = []
+
+    def replace(name: str) -> None:
+        try:
+            for number in range(30):
+                path = store.cache / "work" / f"{name}-{number}"
+                path.mkdir()
+                (path / "file").write_text(name)
+                store.commit(RESULTS, "k", path, {"name": name}, replace=True)
+        except BaseException as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=replace, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert store.has_result("k")
+    assert (store.result("k") / "file").read_text() == store.meta(store.result("k"))["name"]
+
+
+def test_times_are_recorded_by_many_threads(store: Store) -> None:
+    problems: list[BaseException] = []
+
+    def record(name: str) -> None:
+        try:
+            for number in range(50):
+                store.record_times({name: number})
+        except BaseException as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=record, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert set(store.times()) <= set("abcd") and store.times()
+    assert [path.name for path in store.cache.glob("times*")] == ["times.json"]
+
+
+def test_looking_up_and_touching_a_build_takes_no_time(store: Store) -> None:
+    """Sixty keys in less than the tenth of a second, also on a busy machine; it is a few milliseconds."""
+    keys = [f"k{number}" for number in range(60)]
+    for key in keys:
+        store.commit(LAYERS, key, made(store, key), {})
+    since = time.process_time()
+    with store.using("one", keys):
+        assert all(map(store.has_layer, keys))
+        store.touch(keys)
+    assert time.process_time() - since < 0.1
