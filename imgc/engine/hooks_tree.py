@@ -17,7 +17,9 @@ def materialise(plan: Plan, base: Path, dib_lib: Path) -> None:
     The stock driver leaves dib-run-parts in the hooks tree, and some elements look for it there.
     """
     for name in ("mnt", "hooks", "out", "built", "block-device"):
-        (base / name).mkdir(parents=True, mode=0o755)
+        (base / name).mkdir(parents=True)
+        # The umask of whoever builds has no part in an image.
+        (base / name).chmod(0o755)
     hooks = base / "hooks"
     for file in plan.tree:
         target = hooks / file.dest
@@ -26,6 +28,7 @@ def materialise(plan: Plan, base: Path, dib_lib: Path) -> None:
             os.symlink(file.target, target)
         elif file.kind == "directory":
             target.mkdir(exist_ok=True)
+            target.chmod(file.mode)
         else:
             shutil.copyfile(file.source, target)
             target.chmod(file.mode)

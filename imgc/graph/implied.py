@@ -5,12 +5,12 @@ A spec says what the image is; the element protocol wants to be told by element 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from imgc.errors import Collector, ImgcError
 from imgc.graph.elements import Catalogue, provided_by
+from imgc.graph.shell_values import assign
 from imgc.graph.tree import TreeFile
 from imgc.spec.model import Platform
 
@@ -110,30 +110,15 @@ def _from_settings(platform: Platform) -> Iterator[tuple[str, tuple[str, str]]]:
     yield "DIB_GRUB_TIMEOUT", (str(disk.timeout), "disk.timeout")
 
 
-_EXPORT = re.compile(r"\s*export\s+([A-Za-z_]\w*)=(.*?)\s*")
-_DEFAULT = re.compile(r"\"?\$\{([A-Za-z_]\w*):?-\"?([\w./-]*)\"?\}\"?")
-_LITERAL = re.compile(r"\"?([\w./-]*)\"?")
-
-
 def plain_environment(
     values: Sequence[tuple[str, str]], environment_files: Sequence[TreeFile]
 ) -> dict[str, str]:
-    """The environment as far as plain ``export X=value`` and ``export X=${X:-default}`` lines tell it.
+    """The environment after environment.d, as far as its plain assignments tell it.
 
-    environment.d is shell, so this is a guess; it only ever serves to foresee what install-types will link.
+    environment.d is shell, so this is a guess (:mod:`imgc.graph.shell_values`).
     """
     found = dict(values)
     for file in environment_files:
         with open(file.source, encoding="utf-8", errors="replace") as opened:
-            for line in opened:
-                export = _EXPORT.fullmatch(line)
-                if not export:
-                    continue
-                name, value = export.groups()
-                default = _DEFAULT.fullmatch(value)
-                literal = _LITERAL.fullmatch(value)
-                if default and default[1] == name:
-                    found[name] = found.get(name) or default[2]
-                elif literal:
-                    found[name] = literal[1]
+            assign(opened.read(), found)
     return found

@@ -9,16 +9,18 @@ and the final check hang off its end::
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from imgc.graph.found import Discovered, hooks_now
 from imgc.graph.implied import DISK_FORMATS, has_disk
+from imgc.graph.outside import pin_facts, sources_of
 from imgc.graph.plan import Plan
 from imgc.graph.reach import Reach
 from imgc.graph.step import PHASES, PROTOCOL, Fact, Kind, Step
 from imgc.graph.tools import tool_identity
 from imgc.graph.tree import Hook
+from imgc.lock import EARLIEST_EPOCH, Lock, Pins, Source
 from imgc.spec.model import ESP_LABEL, Output, Platform
 
 if TYPE_CHECKING:
@@ -47,25 +49,36 @@ class _Draft(NamedTuple):
     facts: tuple[Fact, ...]
 
 
-def lower(plan: Plan, discovered: Discovered | None = None) -> networkx.DiGraph[str]:
+def lower(
+    plan: Plan,
+    discovered: Discovered | None = None,
+    lock: Lock | None = None,
+    sources: Sequence[Source] | None = None,
+    reach: Reach | None = None,
+) -> networkx.DiGraph[str]:
     """The graph of one platform: nodes are step ids with the attribute ``step``, edges lead from input to step.
 
     ``discovered`` (see :func:`imgc.graph.found.settle`) replaces what install-types is foreseen to link by what
-    extra-data.d really did.
+    extra-data.d really did.  ``lock`` has the pins of ``sources``, which are those of the plan; without it nothing is
+    pinned.  ``reach`` is one of this plan that is known already.
     """
     import networkx
 
     graph: networkx.DiGraph[str] = networkx.DiGraph()
     platform = plan.platform
+    lock = lock or Lock(platform.name, {}, EARLIEST_EPOCH)
+    epoch = Fact("pin", "epoch", str(lock.epoch))
     before: tuple[str, ...] = ()
-    for draft in _chain(plan, discovered):
-        before = (_add(graph, platform.name, draft, before),)
+    for draft in _chain(
+        plan, discovered, lock.pins, sources_of(plan) if sources is None else sources, reach or Reach(plan)
+    ):
+        before = (_add(graph, platform.name, _at(draft, epoch), before),)
     _add(graph, platform.name, _Draft(Kind.COLLECT, "", "side-outputs", "", ()), before)
     disk = before
     if has_disk(platform):
-        disk = (_add(graph, platform.name, _disk(platform), before),)
+        disk = (_add(graph, platform.name, _at(_disk(platform), epoch), before),)
     outputs = tuple(
-        _add(graph, platform.name, _convert(output), before if output.format == "tar" else disk)
+        _add(graph, platform.name, _at(_convert(output), epoch), before if output.format == "tar" else disk)
         for output in platform.outputs
     )
     inputs = (*disk, *outputs) if has_disk(platform) else outputs
@@ -110,21 +123,29 @@ def _add(graph: networkx.DiGraph[str], platform: str, draft: _Draft, inputs: tup
     return id
 
 
-def _chain(plan: Plan, discovered: Discovered | None) -> Iterator[_Draft]:
+def _at(draft: _Draft, epoch: Fact) -> _Draft:
+    """A step that sees SOURCE_DATE_EPOCH, or writes times."""
+    return draft._replace(facts=(*draft.facts, epoch))
+
+
+def _chain(
+    plan: Plan, discovered: Discovered | None, pins: Pins, sources: Sequence[Source], reach: Reach
+) -> Iterator[_Draft]:
     """The steps that change the state, in the order of the stock driver."""
-    reach = Reach(plan)
     for phase in PHASES:
-        yield from (_hook(plan, reach, hook) for hook in hooks_now(plan, phase, discovered))
+        for hook in hooks_now(plan, phase, discovered):
+            draft = _hook(plan, reach, hook)
+            yield draft._replace(facts=(*draft.facts, *pin_facts(plan, hook, pins, sources)))
         if phase == "root.d":
             yield _Draft(Kind.DRIVER, "", "resolv-conf", "", ())
             yield _Draft(
                 Kind.DRIVER, "", "install-type", "", (Fact("option", "install-type", plan.install_type),)
             )
         elif phase == "install.d" and plan.platform.packages:
-            yield _packages(plan)
+            yield _packages(plan, reach)
         elif phase == "block-device.d":
             yield _Draft(Kind.DRIVER, "", "fstab", "", _fstab_options(plan.platform))
-    yield _Draft(Kind.DRIVER, "", "finalise", "", ())
+    yield _Draft(Kind.DRIVER, "", "finalise", "", _https(sources))
 
 
 def _hook(plan: Plan, reach: Reach, hook: Hook) -> _Draft:
@@ -134,11 +155,18 @@ def _hook(plan: Plan, reach: Reach, hook: Hook) -> _Draft:
     return _Draft(Kind.HOOK, hook.phase, hook.name, hook.element, facts)
 
 
-def _packages(plan: Plan) -> _Draft:
+def _packages(plan: Plan, reach: Reach) -> _Draft:
     sourced = (Fact("file", file.dest, file.value) for file in plan.environment_files)
-    environment = (Fact("env", name, value) for name, value in plan.environment)
     packages = Fact("option", "packages", " ".join(plan.platform.packages))
-    return _Draft(Kind.PACKAGES, "", "packages", "", (packages, *sourced, *environment))
+    return _Draft(Kind.PACKAGES, "", "packages", "", (packages, *sourced, *reach.packages()))
+
+
+def _https(sources: Sequence[Source]) -> tuple[Fact, ...]:
+    """The archives that the image is to reach by https: hooks, and what they write, know them by http."""
+    found = sorted(
+        {one.location for one in sources if one.kind == "apt" and one.location.startswith("https:")}
+    )
+    return _options(https=" ".join(found)) if found else ()
 
 
 def _fstab_options(platform: Platform) -> tuple[Fact, ...]:

@@ -2,13 +2,13 @@
 
 :func:`parse` turns shell (or Python) text into *words*: paths split into components, in which every expansion is a
 wildcard, and the directory of the script and the root of the hooks tree are markers.  Whole-line comments do not
-count.
+count, unless they may be lines of a here-document or of a string.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 #: Markers, each a component of its own: where the script itself is, the hooks tree, anything, elsewhere for sure.
@@ -26,9 +26,13 @@ _REWRITES = tuple(
     for pattern, replacement in (
         (r"\\\n", " "),
         (r"[\"']", ""),
-        (r"\$\{?TMP_BUILD_DIR\}?/hooks(?![\w.-])", ROOT),
+        (r"\$\{?(?:TMP_MOUNT_PATH|TARGET_ROOT)\}?/\.\./hooks(?![\w.-])", ROOT),
+        (r"\$\{?TMP_BUILD_DIR\}?(?:/hooks(?![\w.-])|(?!/?\w))", ROOT),
         (r"\$\{?TMP_HOOKS_PATH(?![A-Za-z0-9_])[^}\s/]*\}?", ROOT),
         (r"(?:/tmp/)?\bin_target\.d\b", ROOT),
+        # Looking whether there is a tree, comparing its name, finding flat files in it by name: not the whole of it.
+        (rf"(?<=\s)-[nzde]\s+{ROOT}(?=\s|$)|[!=]=?\s+{ROOT}(?=\s|$)", ANY),
+        (rf"\bfind\s+{ROOT}(?=\s+-maxdepth 1\s[^;|&\n]*-name\s+(?:[.*?-]*\w){{3}})", ANY),
         (rf"\$(?:{_ELSEWHERE_VARIABLES})\b|\$\{{(?:{_ELSEWHERE_VARIABLES})\}}", ELSEWHERE),
         # The name of a script says nothing about where it is, and $0 is a whole line to awk.
         (r"basename\s+\$\{?0\}?", ANY),
@@ -44,15 +48,29 @@ _NAME = re.compile(r"[!#]?\w+")
 _WORD = re.compile(rf"[\w.@+~/{HERE}{ROOT}{ANY}{ELSEWHERE}{_SELF}-]+")
 _ABOUT_SELF = re.compile(rf"\b(?:dirname|readlink|realpath|pwd|cd)\b.*?([{HERE}{_SELF}][^\s;&|]*)", re.DOTALL)
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
+_ALIAS = re.compile(rf"(?m)^\s*(\w+)={ROOT}/?\s*$")
+_STRING = re.compile(r"'[^']*'|\"(?:\\\\.|[^\"\\\\])*\"", re.DOTALL)
+_RUN = re.compile(
+    rf"(?:^|[\s;&|({{])(?:\.|source|exec|sudo|xargs|(?:ba|da|k|z)?sh|python[\d.]*|perl)\s+(?:-\S+\s+)*"
+    rf"([\w.@+~/{HERE}{ROOT}{ANY}{ELSEWHERE}{_SELF}-]+)"
+)
+_IMPORT = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
 _MARKER = re.compile(f"[{HERE}{ROOT}{ANY}{ELSEWHERE}{_SELF}]")
 
 
 @dataclass(frozen=True)
 class Mentions:
-    """``words`` are paths by component, ``identifiers`` every name in the text."""
+    """``words`` are paths by component, ``identifiers`` every name in the text.
+
+    ``runs`` are those words that are run or sourced, ``imports`` the modules that a Python script imports.
+    ``unplaced`` says that it gets at the hooks tree in a way that the words do not show.
+    """
 
     words: frozenset[Word]
     identifiers: frozenset[str]
+    runs: frozenset[Word] = frozenset()
+    imports: frozenset[str] = frozenset()
+    unplaced: bool = False
 
     @property
     def own_directory(self) -> bool:
@@ -67,21 +85,33 @@ class Mentions:
     def without_own_directory(self) -> Mentions:
         """The same for a copy of the script that runs from somewhere else."""
         words = {tuple(ANY if part == HERE else part for part in word) for word in self.words}
-        return Mentions(frozenset(words), self.identifiers)
+        return replace(self, words=frozenset(words))
+
+    def at(self, directory: Word) -> Mentions:
+        """The same for a script of the hooks tree, in ``directory`` below its root."""
+        return replace(self, words=frozenset(_placed(word, directory) for word in self.words))
 
 
 @lru_cache(maxsize=4096)
 def parse(data: bytes) -> Mentions:
     """The mentions of a script's bytes."""
-    lines = data.decode("utf-8", "replace").splitlines()
-    text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
-    text = _MARKER.sub(" ", text)
+    text = _MARKER.sub(" ", _without_comments(data.decode("utf-8", "replace")))
     identifiers = frozenset(_IDENTIFIER.findall(text))
+    imports = frozenset(_IMPORT.findall(text)) if b"python" in data.partition(b"\n")[0] else frozenset()
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
+    text = _without_aliases(text)
+    unplaced = "TMP_HOOKS_PATH" in text
     text = _wildcards(_flattened(text)).replace(_SELF, HERE)
     words = {_components(word) for word in _WORD.findall(text)}
-    return Mentions(frozenset(words - {()}), identifiers)
+    runs = {_components(word) for word in _RUN.findall(text)}
+    return Mentions(frozenset(words - {()}), identifiers, frozenset(runs - {()}), imports, unplaced)
+
+
+@lru_cache(maxsize=4096)
+def parse_elsewhere(data: bytes) -> Mentions:
+    """The mentions of a script that is not where it says: a copy, or a part of a script that is sourced."""
+    return parse(data).without_own_directory()
 
 
 def literal(component: str) -> bool:
@@ -99,6 +129,44 @@ def matches(pattern: str, name: str) -> bool:
     return (
         re.fullmatch(".*".join(re.escape(part) for part in pattern.split(ANY)), name, re.DOTALL) is not None
     )
+
+
+def _without_comments(text: str) -> str:
+    """Without the lines that are comments.
+
+    Where a text has a here-document or a string over several lines, a line that looks like a comment may be data, so
+    it stays if anything in it would be expanded.
+    """
+    lines = text.splitlines()
+    kept = [line for line in lines if not line.lstrip().startswith("#")]
+    code = "\n".join(kept)
+    if len(kept) < len(lines) and ("<<" in code or any("\n" in string for string in _STRING.findall(code))):
+        kept = [line for line in lines if not line.lstrip().startswith("#") or "$" in line or "`" in line]
+        code = "\n".join(kept)
+    return code
+
+
+def _without_aliases(text: str) -> str:
+    """With the root of the hooks tree in place of a variable that only ever begins a longer path."""
+    for name in _ALIAS.findall(text):
+        uses = re.findall(rf"\$\{{?{name}\b\}}?(/+\w)?", text)
+        if uses and all(uses):
+            text = re.sub(rf"\b{name}={ROOT}/?(?=\s|;|$)", "", text)
+            text = re.sub(rf"\$\{{?{name}\b\}}?(?=/+\w)", ROOT, text)
+    return text
+
+
+def _placed(word: Word, directory: Word) -> Word:
+    """A path from a script's own directory as one from the root of the hooks tree."""
+    if HERE not in word:
+        return word
+    parts = list(directory)
+    for part in word[word.index(HERE) + 1 :]:
+        if part == ".." and parts and parts[-1] != "..":
+            parts.pop()
+        else:
+            parts.append(part)
+    return (ROOT, *parts)
 
 
 def _flattened(text: str) -> str:

@@ -19,8 +19,8 @@ from imgc.graph.step import PHASES
 #: Files that every element may have.  Their copies in the hooks tree overwrite each other, so only a path to
 #: them, not their name, counts as a mention of the copy.
 DECLARATION = re.compile(
-    r"README.*|LICENSE.*|.*\.(rst|md)|element-(deps|provides)|pkg-map|svc-map|package-installs\.\w+"
-    r"|block-device-.*\.yaml"
+    r"README.*|LICENSE.*|.*\.(rst|md)|__init__\.py|element-(deps|provides)|pkg-map|svc-map"
+    r"|package-installs\.\w+|python-wheels|block-device-.*\.yaml"
 )
 
 #: A glob without a path before it says something from so many letters and digits on; `s*` is rarely a file.
@@ -38,12 +38,17 @@ class _Rest(NamedTuple):
 class _Index:
     """Rests by their first component, those that begin with a wildcard apart."""
 
-    by_first: dict[str, set[_Rest]] = field(default_factory=dict)
-    wild: set[_Rest] = field(default_factory=set)
+    by_first: dict[str, list[_Rest]] = field(default_factory=dict)
+    wild: list[_Rest] = field(default_factory=list)
 
     def add(self, rest: _Rest) -> None:
         first = rest.parts[0]
-        (self.wild if ANY in first else self.by_first.setdefault(first, set())).add(rest)
+        if ANY in first:
+            self.wild.append(rest)
+        elif first in self.by_first:
+            self.by_first[first].append(rest)
+        else:
+            self.by_first[first] = [rest]
 
     def fits(self, path: Word, hook: bool, rooted: bool) -> bool:
         """Whether a rest fits ``path``; for a ``hook`` to the end and by name, and ``rooted`` only from the root."""
@@ -98,7 +103,7 @@ class Patterns:
         if self._base and path[0] == self._base and len(path) > 1:
             if self._own.fits(path[1:], hook, False):
                 return True
-            if self._whole_base and len(path) == 2 and not hook:
+            if self._whole_base and not hook:
                 return True
         shared = len(path) == 1 and DECLARATION.fullmatch(path[0]) is not None
         return self._root.fits(path, hook, shared and not self._root_itself)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 #: Changes whenever the engine would give a step another result for the same facts.
-PROTOCOL = "1"
+PROTOCOL = "2"
 
 #: The phases of the DIB protocol in the order in which they run, and whether a phase runs inside the chroot.
 PHASES: dict[str, bool] = {
@@ -48,7 +48,7 @@ class Kind(str, enum.Enum):
 class Fact(NamedTuple):
     """One thing that can change a step's result: ``("script", "install.d/50-x", "0755 sha256:…")``.
 
-    ``kind`` is one of ``protocol script file env option tool``; ``name`` is what a user would call it, without any
+    ``kind`` is one of ``protocol script file env option tool pin``; ``name`` is what a user would call it, without any
     path of this host; ``value`` is text, or a mode and a digest for bytes.
     """
 

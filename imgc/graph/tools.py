@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import os
 import platform
+import shutil
 
 from imgc import process
 from imgc.graph.tree import digest_of
@@ -86,17 +87,22 @@ _COMPANIONS = {
 ABSENT = "absent"
 
 
+#: Where hooks outside the chroot find the host's programs, whoever builds.
+HOOKS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
 @functools.cache
-def tool_identity(name: str) -> str:
+def tool_identity(name: str, path: str | None = None) -> str:
     """What a program is on this host: the digest of its executable and companions, or ``absent``.
 
-    ``python3`` and ``diskimage-builder``, which hooks use as libraries, are identified by version.
+    It is looked for in ``path``, or (None) where imgc itself finds programs.  ``python3`` and ``diskimage-builder``,
+    which hooks use as libraries, are identified by version.
     """
     if name == "python3":
         return platform.python_version()
     if name == "diskimage-builder":
         return importlib.metadata.version(name)
-    found = process.which(name)
+    found = process.which(name) if path is None else shutil.which(name, path=path)
     if found is None:
         return ABSENT
     data = b""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from imgc.errors import Collector, ImgcError, Place
 from imgc.graph.elements import Element, shown
+from imgc.graph.modes import Modes
 from imgc.graph.step import PHASES
 
 ENVIRONMENT = "environment.d"
@@ -27,7 +28,7 @@ _SKIPPED = ("tests", "__pycache__", ".git")
 #: that takes it from the element's own directory, or none.
 _PER_ELEMENT = re.compile(
     r"README.*|LICENSE.*|.*\.(rst|md)|\..*|__init__\.py|element-(deps|provides)|pkg-map|svc-map"
-    r"|package-installs\.(yaml|json)|block-device-.*\.yaml"
+    r"|package-installs\.(yaml|json)|python-wheels|block-device-.*\.yaml"
 )
 _HOOK_NAME = re.compile(r"[0-9A-Za-z_-]+")
 _ENVIRONMENT_NAME = re.compile(r"[0-9A-Za-z_.-]+")
@@ -38,7 +39,8 @@ _LEADING_NUMBER = re.compile(r"-?[0-9]+")
 class TreeFile:
     """One entry of the hooks tree.
 
-    ``dest`` is relative to ``hooks/``, ``source`` the file on this host.  ``kind`` is ``file``, ``link`` (then
+    ``dest`` is relative to ``hooks/``, ``source`` the file on this host.  ``mode`` is what it has in the hooks
+    tree, which may be another than on this host (see :mod:`imgc.graph.modes`).  ``kind`` is ``file``, ``link`` (then
     ``target`` is what it holds) or ``directory``; ``digest`` is ``sha256:…`` of a file's bytes, else empty.
     """
 
@@ -113,6 +115,7 @@ def build_tree(elements: Sequence[Element], problems: Collector, place_of: Calla
     tree = Tree()
     layer = _Layer(tree, problems, place_of)
     for element in elements:
+        layer.modes = Modes(stat.S_IMODE(os.stat(element.path).st_mode))
         for name in sorted(os.listdir(element.path)):
             path = os.path.join(element.path, name)
             if os.path.isdir(path):
@@ -128,10 +131,12 @@ class _Layer:
     tree: Tree
     problems: Collector
     place_of: Callable[[str], Place]
+    modes: Modes = field(default_factory=lambda: Modes(0o755))
 
     def directory(self, dest: str, path: str, element: str) -> None:
         """A first-level directory: its hidden entries are left out, as the stock driver leaves them out."""
-        self._put(TreeFile(dest, path, element, "directory", "", stat.S_IMODE(os.stat(path).st_mode)))
+        # Several elements share it, so the mode that one of them gives it means nothing.
+        self._put(TreeFile(dest, path, element, "directory", "", 0o755))
         for name in sorted(os.listdir(path)):
             inner = os.path.join(path, name)
             if name.startswith("."):
@@ -144,10 +149,12 @@ class _Layer:
     def add(self, dest: str, path: str, element: str) -> None:
         """A file, a link, or a directory with everything in it."""
         status = os.lstat(path)
-        mode = stat.S_IMODE(status.st_mode)
+        mode = self.modes.canonical(stat.S_IMODE(status.st_mode))
         if stat.S_ISLNK(status.st_mode):
             self._put(TreeFile(dest, path, element, "link", "", 0o777, os.readlink(path)))
         elif stat.S_ISDIR(status.st_mode):
+            # Directories beside hooks are in no key of their own.
+            mode = 0o755 if dest.partition("/")[0] in PHASES else mode
             self._put(TreeFile(dest, path, element, "directory", "", mode))
             for name in sorted(os.listdir(path)):
                 if name != "__pycache__":

@@ -154,3 +154,11 @@ def problems_of() -> Callable[[Callable[[], object]], list[ImgcError]]:
 def place() -> Callable[[str], Place]:
     """A place for a name: a line in a made-up spec for each letter."""
     return lambda name: Place("spec.yaml", sum(map(ord, name)), 1)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The count of the mutation test, passed or failed."""
+    from .mutants import SCORE
+
+    if SCORE.mutants:
+        terminalreporter.write_line(str(SCORE))

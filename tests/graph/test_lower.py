@@ -100,13 +100,15 @@ def found_by(plan, *hooks, without=()):
     return json.loads(json.dumps(found))
 
 
-def test_what_is_foreseen_and_found_gives_the_same_keys(debian):
-    assert [hook.name for hook in debian.predicted] == ["40-glean"]
-    settled = settle(debian, found_by(debian))
-    assert settled == {
-        "install.d": (("40-glean", "tree:install.d/simple-init-source-install/40-glean", 0o755),)
-    }
-    assert keys(lower(debian, settled)) == keys(lower(debian))
+def test_what_is_foreseen_and_found_gives_the_same_keys(elements, compiled):
+    elements.add(
+        "tool", {"install.d/tool-source-install/40-tool": "#!/bin/sh\ntrue\n"}, deps=["install-types"]
+    )
+    plan = compiled("tool")
+    assert [hook.name for hook in plan.predicted] == ["40-tool"]
+    settled = settle(plan, found_by(plan))
+    assert settled == {"install.d": (("40-tool", "tree:install.d/tool-source-install/40-tool", 0o755),)}
+    assert keys(lower(plan, settled)) == keys(lower(plan))
 
 
 def test_found_hooks_come_and_go(elements, compiled):

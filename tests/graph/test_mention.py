@@ -24,7 +24,11 @@ def words(text):
         ('. "${0%/*}/lib.sh"', (HERE, "lib.sh")),
         ("S=`dirname $0`/x", (HERE, "x")),
         ("find $TMP_HOOKS_PATH -name 'source-repository-*'", (ROOT,)),
-        ("find $TMP_HOOKS_PATH -name 'source-repository-*'", ("source-repository-" + ANY,)),
+        ("find $TMP_HOOKS_PATH -maxdepth 1 -name 'source-repository-*'", ("source-repository-" + ANY,)),
+        ("T=$TMP_HOOKS_PATH\ncat $T/data/a", (ROOT, "data", "a")),
+        ("cat $TMP_BUILD_DIR/$x", (ROOT, ANY)),
+        ("cat <<EOF\n# $(cat $TMP_HOOKS_PATH/x)\nEOF", (ROOT, "x")),
+        ('echo "\n# $(cat $TMP_HOOKS_PATH/x)\n"', (ROOT, "x")),
         ('"${TMP_HOOKS_PATH}"/bin/cache-url x', (ROOT, "bin", "cache-url")),
         ("cat $TMP_BUILD_DIR/hooks/x", (ROOT, "x")),
         ("cat /tmp/in_target.d/x", (ROOT, "x")),
@@ -57,6 +61,27 @@ def test_a_question_where_the_script_is(text):
 
 def test_comments_do_not_count():
     assert words("  # cat $TMP_HOOKS_PATH/x\ntrue\n") == {("true",)}
+
+
+def test_finding_flat_files_by_name_is_not_the_whole_tree():
+    text = "find $TMP_HOOKS_PATH -maxdepth 1 -name 'source-repository-*'"
+    assert (ROOT,) not in words(text)
+    assert (ROOT,) in words(text.replace("source-repository-", "s"))
+
+
+def test_what_is_run_is_known():
+    runs = parse(b". $(dirname $0)/lib.inc; bash -x $X; sudo $TMP_HOOKS_PATH/bin/y").runs
+    assert {(HERE, "lib.inc"), (ANY,), (ROOT, "bin", "y")} <= runs
+
+
+def test_the_tree_by_a_way_that_words_do_not_show():
+    assert parse(b"#!/usr/bin/python3\nopen(os.environ['TMP_HOOKS_PATH'] + x)").unplaced
+    assert not parse(b"cat $TMP_HOOKS_PATH/x").unplaced
+
+
+def test_a_script_of_the_tree_is_where_it_is():
+    mentions = parse(b"cat $(dirname $0)/x $(dirname $0)/../other/y").at(("bin",))
+    assert {(ROOT, "bin", "x"), (ROOT, "other", "y")} <= mentions.words
 
 
 def test_a_copy_of_a_script_is_somewhere_else():

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from imgc.engine.protocol import environment
 from imgc.graph import compile_plan
 from imgc.graph.reach import Reach
 from imgc.graph.step import PHASES
-from imgc.graph.tools import ABSENT, tool_identity
+from imgc.graph.tools import ABSENT, HOOKS_PATH, tool_identity
 
 
 def facts(plan, dest):
@@ -104,20 +105,24 @@ def test_package_installs_reads_the_old_lists_of_its_phase(elements, compiled):
     assert "post-install.d/package-installs-far" not in files(plan, "install.d/01-package-installs")
 
 
-def test_install_types_sees_names_only(debian):
+def test_install_types_sees_names_only(elements, compiled):
+    elements.add(
+        "one", {f"install.d/one-{kind}-install/40-x": f"#!/bin/sh\n# {kind}\n" for kind in ("repo", "source")}
+    )
     dest = "extra-data.d/99-enable-install-types"
-    assert files(debian, dest) == {
-        "install.d/",
-        "install.d/simple-init-package-install/package-installs-simple-init",
-    }
-    (listing,) = [fact.value for fact in facts(debian, dest) if fact.name == "install.d/"]
-    assert listing == "hooks simple-init-repo-install/40-glean simple-init-source-install/40-glean"
+    plan = compiled("one", "install-types")
+    assert files(plan, dest) == {"install.d/"}
+    (listing,) = [fact.value for fact in facts(plan, dest) if fact.name == "install.d/"]
+    assert listing == "hooks one-repo-install/40-x one-source-install/40-x"
 
 
-def test_source_repositories_reaches_the_lists_and_the_downloader(debian):
+def test_source_repositories_reaches_the_lists_and_the_downloader(elements, compiled):
+    elements.add("one", {"source-repository-one": "one git /opt/one http://example.org/one\n", "other": "x"})
+    plan = compiled("one", "source-repositories")
     dest = "extra-data.d/98-source-repositories"
-    assert files(debian, dest) == {"source-repository-simple-init", "bin/cache-url"}
-    assert {"git", "tar", "curl"} <= tools(debian, dest)
+    # cache-url asks where it is, so what is beside it counts as well.
+    assert files(plan, dest) == {"source-repository-one", *below(plan, "bin")}
+    assert {"git", "tar", "curl"} <= tools(plan, dest)
 
 
 def test_svc_map_reaches_every_elements_map(wide):
@@ -208,8 +213,7 @@ def test_a_hook_that_does_not_tell_reaches_everything(elements, compiled, script
     elements.add("one", {"extra-data.d/10-x": f"#!/bin/sh\n{script}\n", "data/a": "1", "README.rst": "doc"})
     elements.add("two", {"static/b": "2", "install.d/50-y": "#!/bin/sh\n"})
     names = files(compiled("one", "two"), "extra-data.d/10-x")
-    assert {"data/a", "static/b", "install.d/"} <= names
-    assert not {"README.rst", "install.d/50-y"} & names
+    assert {"data/a", "static/b", "install.d/", "install.d/50-y", "README.rst"} <= names
 
 
 def test_a_hook_that_walks_all_elements_reaches_those_that_are_not_included(elements, compiled):
@@ -243,15 +247,38 @@ def test_what_environment_files_reach_counts_for_every_hook(elements, compiled):
     assert files(plan, "root.d/10-y") == files(plan, "install.d/10-z") == {"data/a"}
 
 
-def test_the_name_of_the_image_counts_where_it_is_mentioned(elements, compiled):
-    elements.add("one", {"root.d/10-x": "#!/bin/sh\n", "root.d/20-y": "#!/bin/sh\necho $IMAGE_NAME\n"})
-    plan = compiled("one")
-    named = [{fact.name for fact in facts(plan, dest)} for dest in ("root.d/10-x", "root.d/20-y")]
-    assert ["IMAGE_NAME" in names for names in named] == [False, True]
-    assert all("DIB_RELEASE" in names for names in named)
-
-
 def test_tools_have_an_identity():
     assert tool_identity("sh").startswith("sha256:")
     assert tool_identity("no-such-program") == ABSENT
     assert tool_identity("diskimage-builder").count(".") == 2
+
+
+def test_a_hooks_programs_are_those_of_the_system_wherever_the_caller_has_others(tmp_path, monkeypatch):
+    (tmp_path / "tar").write_text("#!/bin/sh\n")
+    (tmp_path / "tar").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    of_hooks, of_imgc = tool_identity.__wrapped__("tar", HOOKS_PATH), tool_identity.__wrapped__("tar")
+    assert of_hooks.startswith("sha256:") and of_imgc.startswith("sha256:")
+    assert of_hooks != of_imgc
+
+
+def test_the_engine_gives_hooks_that_path(debian):
+    path = environment(debian, "root.d", in_target=False)["PATH"]
+    assert path.endswith(f":{HOOKS_PATH}")
+
+
+@pytest.mark.parametrize(("program", "counts"), [("cp", True), ("cat", False)])
+def test_the_mode_of_a_file_in_an_elements_own_directory_counts_for_hooks_that_copy(
+    elements, compiled, program, counts
+):
+    hook = f"#!/bin/bash\nfor one in $(get_image_element_array); do {program} $one/thing.d/x; done\n"
+    elements.add("one", {"extra-data.d/10-x": hook, "thing.d/x": "x"})
+    plan = compiled("one")
+    before = facts(plan, "extra-data.d/10-x")
+    # As a umask of 077 would have made all of it.
+    for path in sorted((elements.path / "one").rglob("*"), reverse=True):
+        path.chmod(path.stat().st_mode & 0o700)
+    (elements.path / "one").chmod(0o700)
+    after = facts(compiled("one"), "extra-data.d/10-x")
+    assert {fact.name for fact in before} == {fact.name for fact in after} >= {"elements/one/thing.d/x"}
+    assert (before != after) == counts
