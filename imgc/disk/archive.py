@@ -15,18 +15,19 @@ from imgc.disk import inside
 from imgc.errors import ImgcError
 from imgc.spec.model import Output
 
+#: zstd's bytes are the same for any number of threads (but for `--single-thread`, which is another way of working).
 _COMPRESSORS = {"gzip": "gzip -n", "zstd": "zstd -T0 -q"}
 
 #: Directories whose content belongs to the running machine: the build's, here.
 _EXCLUDED = ("dev", "proc", "sys")
 
 
-def tar_tree(tree: str, out: str, output: Output) -> None:
+def tar_tree(tree: str, out: str, output: Output, *, epoch: int | None = None) -> None:
     """Write ``tree`` to the archive ``out`` with owners by number, hard links, extended attributes and
     capabilities.
 
-    What lies in ``/dev``, ``/proc`` and ``/sys`` is left out; the directories stay.  ``out`` is removed when
-    anything goes wrong (E405).
+    What lies in ``/dev``, ``/proc`` and ``/sys`` is left out; the directories stay.  No file is later than ``epoch``
+    (seconds since 1970; None: any time).  ``out`` is removed when anything goes wrong (E405).
     """
     process.need("tar")
     compression = output.option("compression")
@@ -36,6 +37,8 @@ def tar_tree(tree: str, out: str, output: Output) -> None:
         command.append(f"--use-compress-program={_COMPRESSORS[compression]}")
     # Only pax headers hold extended attributes; the times of reading and of changing attributes are the build's.
     command += ["--format=posix", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime"]
+    if epoch is not None:
+        command += [f"--mtime=@{epoch}", "--clamp-mtime"]
     command += ["--xattrs", "--xattrs-include=*", "--warning=no-file-ignored", "--anchored"]
     command += [f"--exclude=./{name}/*" for name in _EXCLUDED]
     try:
@@ -48,9 +51,9 @@ def tar_tree(tree: str, out: str, output: Output) -> None:
         raise
 
 
-def request(tree: str, out: str, output: Output) -> str:
-    """What to pass to ``python -m imgc.disk.archive`` to write ``tree`` to ``out``."""
-    return inside.encode({"tree": tree, "out": out, "output": asdict(output)})
+def request(tree: str, out: str, output: Output, epoch: int | None = None) -> str:
+    """What to pass to ``python -m imgc.disk.archive`` for that; ``epoch`` as in :func:`tar_tree`."""
+    return inside.encode({"tree": tree, "out": out, "output": asdict(output), "epoch": epoch})
 
 
 def serve(fields: dict[str, object]) -> dict[str, object]:
@@ -58,7 +61,10 @@ def serve(fields: dict[str, object]) -> dict[str, object]:
     plain = dict(fields["output"])  # type: ignore[call-overload]
     options = tuple((str(name), str(value)) for name, value in plain["options"])
     output = Output(plain["format"], plain["suffix"], options)
-    tar_tree(str(fields["tree"]), str(fields["out"]), output)
+    epoch = fields["epoch"]
+    tar_tree(
+        str(fields["tree"]), str(fields["out"]), output, epoch=None if epoch is None else int(str(epoch))
+    )
     return {}
 
 

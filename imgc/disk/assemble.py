@@ -26,9 +26,12 @@ _HINT = (
 )
 
 
-def assemble(tree: str, raw: str, layout: Layout, *, run: Run = process.run) -> None:
+def assemble(
+    tree: str, raw: str, layout: Layout, *, epoch: int | None = None, run: Run = process.run
+) -> None:
     """Write the disk ``layout`` describes, with the files of ``tree``, to the new sparse file ``raw``.
 
+    ``epoch`` (seconds since 1970) is the latest time that a file may have; without it files keep their times.
     Raises E402 when the tree lacks its loader, E403 when a file system or the partition table cannot be made.
     ``raw`` is removed when anything goes wrong.
     """
@@ -37,9 +40,9 @@ def assemble(tree: str, raw: str, layout: Layout, *, run: Run = process.run) -> 
         with open(raw, "wb") as file:
             file.truncate(layout.size)
         write_table(raw, layout, run)
-        make_root(tree, raw, layout, run)
+        make_root(tree, raw, layout, run, epoch=epoch)
         if layout.efi:
-            make_esp(loader, raw, layout, run)
+            make_esp(loader, raw, layout, run, epoch=epoch)
         if layout.bios:
             write_boot_code(raw, layout, loader)
     except BaseException:
@@ -118,9 +121,12 @@ def write_boot_code(raw: str, layout: Layout, loader: dict[str, str]) -> None:
         file.write(core)
 
 
-def request(tree: str, raw: str, disk: Disk, seed: str) -> str:
-    """What to pass to ``python -m imgc.disk.assemble`` to measure ``tree``, lay out ``disk`` and assemble ``raw``."""
-    return inside.encode({"tree": tree, "raw": raw, "disk": asdict(disk), "seed": seed})
+def request(tree: str, raw: str, disk: Disk, seed: str, epoch: int | None = None) -> str:
+    """What to pass to ``python -m imgc.disk.assemble`` to measure ``tree``, lay out ``disk`` and assemble ``raw``.
+
+    ``epoch`` as in :func:`assemble`.
+    """
+    return inside.encode({"tree": tree, "raw": raw, "disk": asdict(disk), "seed": seed, "epoch": epoch})
 
 
 def serve(fields: dict[str, object]) -> dict[str, object]:
@@ -132,7 +138,8 @@ def serve(fields: dict[str, object]) -> dict[str, object]:
         raise ImgcError("E403", "mkfs.btrfs cannot take a tree that lies on several file systems.")
     size, files = usage_for(disk.filesystem, usage)
     layout = plan_layout(disk, tree_bytes=size, tree_files=files, seed=seed)
-    assemble(tree, raw, layout)
+    epoch = fields["epoch"]
+    assemble(tree, raw, layout, epoch=None if epoch is None else int(str(epoch)))
     return {"layout": layout.to_json()}
 
 

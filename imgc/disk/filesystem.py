@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from imgc.disk import btrfs, sparse
+from imgc.disk import btrfs, inode_times, sparse
 from imgc.disk.layout import EPOCH, SECTOR, Layout
 from imgc.disk.measure import BLOCK
 from imgc.errors import ImgcError
@@ -49,21 +49,30 @@ class Run(Protocol):
     ) -> Completed: ...
 
 
-def make_root(tree: str, raw: str, layout: Layout, run: Run) -> None:
-    """Put the root file system, with all of ``tree`` in it, on the disk ``raw``."""
+def make_root(tree: str, raw: str, layout: Layout, run: Run, *, epoch: int | None = None) -> None:
+    """Put the root file system, with all of ``tree`` in it, on the disk ``raw``.
+
+    ``epoch`` is what the file system is stamped with, and the latest time that its files get, in seconds since 1970;
+    without it files keep their times.  btrfs takes no part in that.
+    """
     if layout.filesystem == "ext4":
-        _make_ext4(tree, raw, layout, run)
+        _make_ext4(tree, raw, layout, run, epoch)
     elif layout.filesystem == "btrfs":
         _make_btrfs(tree, raw, layout, run)
     else:
         raise ImgcError("E403", f"No way to make a root file system of type {layout.filesystem}.")
 
 
-def make_esp(loaders: Mapping[str, str], raw: str, layout: Layout, run: Run) -> None:
-    """Put the EFI system partition on ``raw``.  ``loaders`` maps names in EFI/BOOT to the files that they hold."""
+def make_esp(
+    loaders: Mapping[str, str], raw: str, layout: Layout, run: Run, *, epoch: int | None = None
+) -> None:
+    """Put the EFI system partition on ``raw``.  ``loaders`` maps names in EFI/BOOT to the files that they hold.
+
+    ``epoch`` is the time that all of it is stamped with, in seconds since 1970.
+    """
     need("mkfs.vfat", "mmd", "mcopy", package="dosfstools and mtools")
     part = layout.partition("esp")
-    env = clean_environment({"SOURCE_DATE_EPOCH": str(EPOCH), "MTOOLSRC": os.devnull, "TZ": "UTC"})
+    env = clean_environment({"SOURCE_DATE_EPOCH": _stamp(epoch), "MTOOLSRC": os.devnull, "TZ": "UTC"})
     # --invariant comes first: it sets the volume id as well, and -i must win.
     mkfs = ["mkfs.vfat", "--invariant", "-F", "32", "-s", "1", "-i", layout.volume_id, "-n", ESP_LABEL]
     mkfs += ["-h", str(part.offset // SECTOR), "--offset", str(part.offset // SECTOR)]
@@ -74,13 +83,13 @@ def make_esp(loaders: Mapping[str, str], raw: str, layout: Layout, run: Run) -> 
         _run(run, ["mcopy", "-i", image, source, f"::/EFI/BOOT/{name}"], env)
 
 
-def _make_ext4(tree: str, raw: str, layout: Layout, run: Run) -> None:
+def _make_ext4(tree: str, raw: str, layout: Layout, run: Run, epoch: int | None) -> None:
     need("mke2fs", "debugfs", package="e2fsprogs")
     part = layout.partition("root")
     with tempfile.NamedTemporaryFile("w", prefix="mke2fs-", suffix=".conf") as config:
         config.write(_MKE2FS_CONFIG)
         config.flush()
-        env = clean_environment({"MKE2FS_CONFIG": config.name, "E2FSPROGS_FAKE_TIME": str(EPOCH)})
+        env = clean_environment({"MKE2FS_CONFIG": config.name, "E2FSPROGS_FAKE_TIME": _stamp(epoch)})
         mkfs = [
             "mke2fs",
             "-q",
@@ -97,18 +106,28 @@ def _make_ext4(tree: str, raw: str, layout: Layout, run: Run) -> None:
         mkfs += ["-E", f"offset={part.offset},hash_seed={layout.hash_seed},root_owner=0:0"]
         mkfs += ["-N", str(layout.inodes), "-J", f"size={layout.journal >> 20}", "-m", "1"]
         _run(run, [*mkfs, "-d", tree, raw, str(part.size // BLOCK)], env)
-        # mke2fs takes over everything but the root directory itself.
-        top = os.stat(tree)
-        fields: list[tuple[str, object]] = [
-            ("mode", f"0{top.st_mode:o}"),
-            ("uid", top.st_uid),
-            ("gid", top.st_gid),
-        ]
-        fields += [(name, f"@{int(top.st_mtime)}") for name in ("mtime", "ctime", "atime")]
+
+        def debugfs(script: str) -> None:
+            _run(run, ["debugfs", "-w", "-f", script, f"{raw}?offset={part.offset}"], env)
+
         with tempfile.NamedTemporaryFile("w", prefix="debugfs-") as script:
-            script.write("".join(f"set_inode_field <2> {name} {value}\n" for name, value in fields))
+            script.writelines(_top_directory(tree))
             script.flush()
-            _run(run, ["debugfs", "-w", "-f", script.name, f"{raw}?offset={part.offset}"], env)
+            debugfs(script.name)
+        inode_times.settle(raw, part.offset, epoch, debugfs)
+
+
+def _top_directory(tree: str) -> Iterator[str]:
+    """What debugfs must do for the top directory: mke2fs takes over everything but that."""
+    top = os.stat(tree)
+    fields = {"mode": f"0{top.st_mode:o}", "uid": top.st_uid, "gid": top.st_gid}
+    for name, value in {**fields, "mtime": f"@{int(top.st_mtime)}"}.items():
+        yield f"set_inode_field <2> {name} {value}\n"
+
+
+def _stamp(epoch: int | None) -> str:
+    """The time that new file systems are stamped with."""
+    return str(EPOCH if epoch is None else epoch)
 
 
 def _make_btrfs(tree: str, raw: str, layout: Layout, run: Run) -> None:

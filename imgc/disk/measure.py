@@ -6,8 +6,13 @@ import os
 import stat
 from dataclasses import dataclass
 
+from imgc.disk import sparse
+
 #: The block size of every root file system that imgc makes, in bytes.
 BLOCK = 4096
+
+#: Files of this many bytes are looked into for blocks of zeros, which become holes; smaller ones count whole.
+_LARGE = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,11 @@ class Usage:
 
 
 def measure(tree: str) -> Usage:
-    """Walk ``tree``, without following links or descending into what is not a directory."""
+    """Walk ``tree``, without following links or descending into what is not a directory.
+
+    The answer follows from the files alone: what the file system that they lie on makes of holes, or compresses, is no
+    part of it, or the same tree would make disks of different sizes.
+    """
     seen: set[tuple[int, int]] = set()
     devices: set[int] = set()
     taken = files = names = apparent = 0
@@ -51,7 +60,8 @@ def measure(tree: str) -> Usage:
                         continue
                     seen.add(identity)
                 files += 1
-                taken += min(whole, _blocks(status.st_blocks * 512))
+                large = stat.S_ISREG(status.st_mode) and status.st_size >= _LARGE
+                taken += sparse.filled(entry.path, BLOCK) if large else whole
                 if stat.S_ISLNK(status.st_mode) and status.st_size >= 60:
                     taken += BLOCK
         # An indexed directory's blocks are about three quarters full.

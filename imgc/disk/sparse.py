@@ -27,6 +27,21 @@ def data_ranges(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
             start += length
 
 
+def filled(path: str, block: int) -> int:
+    """Bytes in those blocks of a file, of ``block`` bytes each, that hold anything but zeros; whole blocks count."""
+    count = done = 0
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        for start, length in data_ranges(file.fileno(), size):
+            # Where the file system of the file has smaller blocks, two ranges may share one.
+            first, end = max(start // block, done), -(-(start + length) // block)
+            data = os.pread(file.fileno(), max(end - first, 0) * block, first * block)
+            pieces = (data[at : at + block] for at in range(0, len(data), block))
+            count += sum(piece.count(0) != len(piece) for piece in pieces)
+            done = end
+    return count * block
+
+
 def copy_range(source: int, start: int, size: int, target: int, at: int) -> None:
     """Copy ``size`` bytes between open files; blocks of zeros become holes.
 

@@ -66,9 +66,32 @@ def fstab(options: Options) -> None:
         file.writelines(lines)
 
 
+#: What programs left of this build alone, and make anew when they miss it: /tree/path, and why it is never the same.
+LEFTOVERS = (
+    # times and inode numbers of the libraries
+    "/var/cache/ldconfig/aux-cache",
+    # a memory image, with the times of apt's lists
+    "/var/cache/apt/pkgcache.bin",
+    "/var/cache/apt/srcpkgcache.bin",
+    # random, and worth nothing once two machines have the same
+    "/var/lib/systemd/random-seed",
+    "/var/lib/systemd/credential.secret",
+    "/var/lib/urandom/random-seed",
+    "/var/lib/misc/random-seed",
+)
+
+MACHINE_ID = re.compile(rb"[0-9a-f]{32}\n?")
+
+
 def finalise(options: Options) -> None:
-    """Leave no trace of the build: the tree's own resolv.conf, an empty /tmp, empty logs."""
+    """Leave no trace of the build: the tree's own resolv.conf, an empty /tmp, empty logs, no identity of a machine."""
     restore_resolv_conf()
+    forget_machine_id()
+    name_by_https(options.get("https", "").split())
+    for name in LEFTOVERS:
+        path = ROOTFS + name
+        if within_tree(path) and os.path.isfile(path) and not os.path.islink(path):
+            os.unlink(path)
     for directory in ("/tmp", "/var/tmp"):
         empty(ROOTFS + directory)
     for directory, _, names in os.walk(ROOTFS + "/var/log"):
@@ -82,6 +105,23 @@ def finalise(options: Options) -> None:
         empty(ROOTFS + name)
 
 
+def name_by_https(archives: list[str]) -> None:
+    """Put ``https://`` back where apt's sources name these archives: the build knew them by ``http://``."""
+    for directory, _, names in os.walk(ROOTFS + "/etc/apt"):
+        for name in names:
+            path = os.path.join(directory, name)
+            if name != "sources.list" and os.path.basename(directory) != "sources.list.d":
+                continue
+            if stat.S_ISREG(os.lstat(path).st_mode):
+                with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                    before = after = file.read()
+                for archive in archives:
+                    after = after.replace("http" + archive.removeprefix("https"), archive)
+                if after != before:
+                    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+                        file.write(after)
+
+
 def restore_resolv_conf() -> None:
     """An element that made resolv.conf a link wants it kept; everything else gets its original back."""
     path = ROOTFS + "/etc/resolv.conf"
@@ -93,6 +133,34 @@ def restore_resolv_conf() -> None:
         os.unlink(path)
     if os.path.lexists(path + ".ORIG"):
         os.rename(path + ".ORIG", path)
+
+
+def forget_machine_id() -> None:
+    """Take away the identity that some package gave the tree; each machine makes its own when it starts.
+
+    An empty file is what systemd fills in.  A file that says something else (``uninitialized``) is left alone: with it
+    systemd treats the next start as the first one, which is for the elements to decide.
+    """
+    path = ROOTFS + "/etc/machine-id"
+    if within_tree(path) and is_machine_id(path):
+        os.truncate(path, 0)
+    path = ROOTFS + "/var/lib/dbus/machine-id"
+    if within_tree(path) and is_machine_id(path):
+        os.unlink(path)
+
+
+def is_machine_id(path: str) -> bool:
+    """Whether a path is a file (not a link) with the identity of a machine."""
+    if os.path.islink(path) or not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        return MACHINE_ID.fullmatch(file.read(64)) is not None
+
+
+def within_tree(path: str) -> bool:
+    """Whether the directory of a path is itself in the tree; a link in its place could lead out of it."""
+    directory = os.path.dirname(path)
+    return os.path.realpath(directory) == directory
 
 
 def holds(path: str, text: str) -> bool:

@@ -82,6 +82,31 @@ def test_the_same_tree_gives_the_same_archive(whole: Path, tmp_path: Path, compr
     assert made[0] == made[1]
 
 
+def test_no_file_is_later_than_the_epoch(whole: Path, tmp_path: Path) -> None:
+    made = []
+    for name in ("one", "two"):
+        os.utime(whole / "many", (2_000_000_000, 1_900_000_000 + len(made)))
+        archive.tar_tree(str(whole), str(tmp_path / name), output("none"), epoch=1_600_000_000)
+        made.append((tmp_path / name).read_bytes())
+    assert made[0] == made[1]
+    with tarfile.open(tmp_path / "one") as opened:
+        times = {member.name: member.mtime for member in opened}
+    assert times["./many"] == times["./big"] == 1_600_000_000 and times["./one"] == 981_173_106
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_the_number_of_processors_does_not_show(threads: int, tmp_path: Path) -> None:
+    """The archive's compressor takes as many threads as there are processors; a larger file has several pieces."""
+    data = tmp_path / "data"
+    data.write_bytes(os.urandom(1000) * 20_000)
+    as_here, other = tmp_path / "here", tmp_path / "other"
+    program, *options = archive._COMPRESSORS["zstd"].split()
+    assert "-T0" in options
+    run(program, *options, str(data), "-o", str(as_here))
+    run(program, "-q", f"-T{threads}", str(data), "-o", str(other))
+    assert as_here.read_bytes() == other.read_bytes()
+
+
 def test_in_another_process_and_checked(whole: Path, tmp_path: Path, raw_disk: Path) -> None:
     out = tmp_path / "out.tar.zst"
     done = subprocess.run(

@@ -101,6 +101,51 @@ def test_no_trace_of_the_build(tree: Tree) -> None:
     assert os.listdir(tree("root")) == ["notes"]
 
 
+ID = "0123456789abcdef0123456789abcdef\n"
+
+
+def test_no_identity_of_a_machine(tree: Tree) -> None:
+    tree("etc/machine-id", ID)
+    tree("var/lib/dbus/machine-id", ID)
+    tree("var/lib/systemd/random-seed", "x")
+    driver.finalise({})
+    assert tree("etc/machine-id").read_text() == ""
+    assert os.listdir(tree("var/lib/dbus")) == [] and os.listdir(tree("var/lib/systemd")) == []
+
+
+@pytest.mark.parametrize("text", ["", "uninitialized\n"])
+def test_a_machine_id_that_is_none_stays(tree: Tree, text: str) -> None:
+    tree("etc/machine-id", text)
+    tree("var/lib/dbus").mkdir(parents=True)
+    tree("var/lib/dbus/machine-id").symlink_to("/etc/machine-id")
+    driver.finalise({})
+    assert tree("etc/machine-id").read_text() == text
+    assert os.readlink(tree("var/lib/dbus/machine-id")) == "/etc/machine-id"
+
+
+def test_caches_that_are_never_the_same_are_gone_and_others_stay(tree: Tree) -> None:
+    for name in driver.LEFTOVERS:
+        tree(name[1:], "x")
+    kept = ["var/cache/apt/archives/a.deb", "var/cache/debconf/config.dat-old", "var/lib/apt/lists/x"]
+    for name in kept:
+        tree(name, "x")
+    driver.finalise({})
+    assert not [name for name in driver.LEFTOVERS if tree(name[1:]).exists()]
+    assert [name for name in kept if not tree(name).exists()] == []
+
+
+def test_nothing_is_removed_through_a_link(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("machine-id", "random-seed"):
+        (tmp_path / "elsewhere" / name).write_text(ID)
+    tree("var/lib").mkdir(parents=True)
+    for name in ("dbus", "systemd"):
+        tree(f"var/lib/{name}").symlink_to(tmp_path / "elsewhere")
+    tree("etc/machine-id").symlink_to(tmp_path / "elsewhere/machine-id")
+    driver.finalise({})
+    assert [path.read_text() for path in sorted((tmp_path / "elsewhere").iterdir())] == [ID, ID]
+
+
 def test_a_tmp_that_is_a_link_is_not_followed(tree: Tree, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/file").write_text("x")
@@ -113,3 +158,15 @@ def test_a_tmp_that_is_a_link_is_not_followed(tree: Tree, tmp_path: Path) -> Non
 def test_fstab_of_a_tree_that_becomes_no_disk(tree: Tree) -> None:
     driver.fstab({})
     assert not tree("etc/fstab").exists()
+
+
+def test_archives_are_named_by_https_again(tree: Tree) -> None:
+    line = "deb http://example.org/debian bookworm main\n"
+    other = "deb http://example.com/debian bookworm main\n"
+    source = tree("etc/apt/sources.list", line + other)
+    part = tree("etc/apt/sources.list.d/a.sources", "URIs: http://example.org/debian\n")
+    settings = tree("etc/apt/apt.conf", line)
+    driver.finalise({"https": "https://example.org/debian https://example.net/x"})
+    assert source.read_text() == line.replace("http:", "https:") + other
+    assert part.read_text() == "URIs: https://example.org/debian\n"
+    assert settings.read_text() == line
