@@ -15,6 +15,7 @@ PARTS = {
     "3": "Running steps",
     "4": "Disks and formats",
     "5": "Booting",
+    "6": "Taking things from outside",
     "9": "imgc itself",
 }
 

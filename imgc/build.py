@@ -1,82 +1,279 @@
-"""The whole road on one page: load, resolve, lower, run, assemble, convert, check, boot, publish.
+"""The whole road on one page: load, resolve, pin, lower, run, assemble, convert, check, boot, publish, record.
 
-Everything up to :func:`compile_platform` is pure: no root, no network, milliseconds.  :func:`build` is the rest.
+:mod:`imgc.compiling` is its pure half, up to a graph with keys.  :func:`build_all` is the rest.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgc import process
-from imgc.errors import Collector, ImgcError
-from imgc.graph.step import Kind, Step
-from imgc.publish import Artifact, publish, publish_side
+from imgc.compiling import (
+    Compiled,
+    Settings,
+    cached_steps,
+    compile_each,
+    compile_loaded,
+    compile_platform,
+    compile_platforms,
+    fleet,
+    with_boots,
+    with_known_hooks,
+    with_lock,
+)
+from imgc.course import BuildOptions, BuildResult, Course, lane_of
+from imgc.engine.events import Notice
+from imgc.errors import ImgcError
 
 if TYPE_CHECKING:
-    import networkx as nx
-
     from imgc.engine.events import Stream
     from imgc.engine.layers import Layers
+    from imgc.engine.run import Lane
+    from imgc.engine.step_runner import Job
     from imgc.engine.store import Store, Work
-    from imgc.graph import Discovered, Plan
-    from imgc.spec.model import Platform
-    from imgc.verify.boot import BootReport
+    from imgc.engine.store_locks import Use
+    from imgc.lock import Lock
+
+__all__ = [
+    "BuildOptions",
+    "BuildResult",
+    "Compiled",
+    "Removed",
+    "Settings",
+    "build",
+    "build_all",
+    "cached_steps",
+    "clean",
+    "compile_each",
+    "compile_loaded",
+    "compile_platform",
+    "compile_platforms",
+    "fleet",
+    "shell",
+]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Where things are on this host, and the host variables that templates may read."""
-
-    specs_dir: Path
-    cache_dir: Path
-    host_environment: Mapping[str, str]
+def build(compiled: Compiled, options: BuildOptions, settings: Settings, stream: Stream) -> BuildResult:
+    """Build one platform; problems are in the result, not raised."""
+    return build_all([compiled], options, settings, stream)[0]
 
 
-@dataclass(frozen=True)
-class Compiled:
-    """A platform as a graph; ``keys`` by step id."""
+def build_all(
+    compiled: Sequence[Compiled], options: BuildOptions, settings: Settings, stream: Stream
+) -> list[BuildResult]:
+    """Build platforms as one graph: run what is missing, publish the outputs.
 
-    platform: Platform
-    plan: Plan
-    graph: nx.DiGraph[str]
-    keys: dict[str, str]
+    What goes wrong with one platform is in its result; the others go on.
+    """
+    from imgc.engine.store import Store
+    from imgc.engine.store_eviction import limit_of
+
+    store = Store(settings.cache_dir)
+    limit = limit_of(store.cache, settings.host_environment)
+    with ExitStack() as held:
+        name = _name_of(compiled)
+        use = held.enter_context(store.using(name, ()))
+        courses = [
+            held.enter_context(Course(with_boots(one) if options.boot else one, options, store, use, stream))
+            for one in compiled
+        ]
+        locks = _locks(courses, options, settings, stream)
+        to_run = []
+        for course in courses:
+            wanted = _prepared(course, locks[course.name])
+            if wanted:
+                to_run.append((course, wanted))
+            elif course.result is None:
+                course.finish()
+        if to_run:
+            _run(to_run, name, options, store)
+            _trim(store, use, limit)
+        return [course.result for course in courses if course.result]
 
 
-@dataclass(frozen=True)
-class BuildOptions:
-    """What to do with the compiled platform.  ``formats`` picks outputs by format or suffix (empty: all of them)."""
+def _locks(
+    courses: Sequence[Course], options: BuildOptions, settings: Settings, stream: Stream
+) -> dict[str, Lock | ImgcError]:
+    """What each platform is to be built from, by name; the problem where that cannot be found out."""
+    from imgc.locking import pinned
 
-    output_dir: Path
-    formats: tuple[str, ...] = ()
-    boot: bool = False
-    fresh: bool = False
-    debug_trace: int = 0
-    jobs: int = 2
-    #: Whether layers are unpacked in memory while the build runs; None: when there is plenty of it.
-    memory: bool | None = None
+    return pinned(
+        [course.compiled for course in courses],
+        settings,
+        refresh=options.refresh,
+        offline=options.offline,
+        tell=lambda platform, text: stream.emit(Notice(platform, text)),
+    )
 
 
-@dataclass(frozen=True)
-class BuildResult:
-    """How a build ended: ``status`` is ``ok``, ``failed`` or ``interrupted``."""
+def _prepared(course: Course, lock: Lock | ImgcError) -> list[str]:
+    """Find what has to run; a course that cannot begin ends here."""
+    try:
+        if isinstance(lock, ImgcError):
+            raise lock
+        course.compiled = with_lock(course.compiled, lock, course.store)
+        wanted = course.wanted()
+        course.announce(wanted)
+        course.need_tools(wanted)
+    except ImgcError as problem:
+        course.finish(problem)
+        return []
+    return wanted
 
-    platform: str
-    status: str
-    ran: int
-    cached: int
-    seconds: float
-    artifacts: tuple[Artifact, ...]
-    log: Path
-    error: ImgcError | None = None
-    failed_step: str = ""
-    boot_reports: tuple[BootReport, ...] = ()
-    #: Whether :func:`shell` can open the state in which ``failed_step`` failed; steps that make files have none.
-    has_state: bool = True
+
+def _name_of(compiled: Sequence[Compiled]) -> str:
+    """What other imgc call this build."""
+    first, *others = [one.platform.name for one in compiled] or ["nothing"]
+    return f"{first}+{len(others)}" if others else first
+
+
+def _run(courses: Sequence[tuple[Course, list[str]]], name: str, options: BuildOptions, store: Store) -> None:
+    """Run the steps of all courses as one graph."""
+    from imgc.engine.budget import Budget, Sizes, free_disk
+    from imgc.engine.run import run
+
+    sizes = Sizes(store.cache)
+    with ExitStack() as ground:
+        layers, work = ground.enter_context(_ground(store, name, memory=options.memory))
+        passing: dict[str, Path] = {}
+        lanes: list[Lane] = []
+        for course, wanted in courses:
+            try:
+                job = ground.enter_context(_job(course.compiled, options, store, layers, work, course.stream))
+            except ImgcError as problem:
+                course.finish(problem)
+                continue
+            job.passing = passing
+
+            def done(course: Course = course) -> None:
+                sizes.remember(course.name, store.layers_size(course.compiled.keys.values()))
+
+            lanes.append(lane_of(course, job, wanted, sizes.of(course.name), done))
+        disk = options.disk_budget if options.disk_budget is not None else free_disk(store.cache)
+        memory = options.memory_budget if options.memory_budget is not None else layers.capacity
+        run(lanes, jobs=options.jobs, budget=Budget(memory, disk), fail_fast=options.fail_fast)
+
+
+def _trim(store: Store, use: Use, limit: int) -> None:
+    """Keep the cache below its size, now that this build needs nothing of it any more."""
+    from imgc.engine.sandbox import Sandbox
+    from imgc.engine.store_eviction import trim
+
+    if not process.INTERRUPT.is_set():
+        trim(store, Sandbox(store.downloads).remover(store), limit, ended=use)
+
+
+def shell(compiled: Compiled, step_id: str, settings: Settings) -> int:
+    """Open an interactive shell in the state in which a step failed; its exit status.
+
+    Raises E301 when no failed state of that step is kept.
+    """
+    from imgc.engine import failed_state
+    from imgc.engine.events import Stream
+    from imgc.engine.store import Store
+
+    store = Store(settings.cache_dir)
+    compiled = with_known_hooks(compiled, store)
+    options = BuildOptions(Path())
+    with (
+        _ground(store, compiled.platform.name) as (layers, work),
+        _job(compiled, options, store, layers, work, Stream()) as job,
+    ):
+        return failed_state.shell(job, step_id)
+
+
+@contextmanager
+def _ground(store: Store, name: str, *, memory: bool | None = None) -> Iterator[tuple[Layers, Work]]:
+    """Where steps run: scratch space, and room for unpacked layers."""
+    from imgc.engine.layers import unpacked
+    from imgc.engine.sandbox import Sandbox
+
+    sandbox = Sandbox(store.downloads)
+    with (
+        store.work(name, sandbox.remover(store)) as work,
+        unpacked(sandbox, store, work, memory=memory) as layers,
+    ):
+        yield layers, work
+
+
+@contextmanager
+def _job(
+    compiled: Compiled, options: BuildOptions, store: Store, layers: Layers, work: Work, stream: Stream
+) -> Iterator[Job]:
+    """A platform ready to run: its hooks tree on disk, its sources at hand, its sandbox.  Raises what they lack."""
+    from imgc.engine import protocol, sandbox
+    from imgc.engine.hooks_tree import materialise
+    from imgc.engine.step_runner import Job
+    from imgc.file_steps import FILE_STEPS
+    from imgc.graph.plan import dib_directory
+    from imgc.sources.archive_server import serve
+    from imgc.sources.pinning import fetch
+
+    plan, pins = compiled.plan, compiled.lock.pins
+
+    def tell(text: str) -> None:
+        stream.emit(Notice(plan.platform.name, text))
+
+    base = work.directory("hooks") / plan.platform.name
+    materialise(plan, base, dib_directory() / "lib")
+    fetched = fetch(
+        compiled.sources,
+        pins,
+        cache=store.cache,
+        downloads_as=sandbox.CACHE,
+        offline=options.offline,
+        tell=lambda _: None,
+    )
+    with serve(compiled.sources, pins, store.cache, offline=options.offline, tell=tell) as server:
+        inside = sandbox.Sandbox(
+            store.downloads,
+            plan.search_paths,
+            protocol.functions(plan),
+            proxy=server.url,
+            package_caches=work.directory(f"packages/{plan.platform.name}"),
+            wheels=fetched.wheels,
+            holder=layers.sandbox.holder,
+        )
+        yield Job(
+            plan,
+            compiled.graph,
+            compiled.keys,
+            store,
+            layers,
+            work,
+            base,
+            inside,
+            stream,
+            FILE_STEPS,
+            compiled.lock.epoch,
+            pinned=fetched.environment,
+            debug_trace=options.debug_trace,
+            fresh=options.fresh,
+            blame=lambda: tuple(server.problems),
+            plain=_plain(compiled),
+            # dnf has no setting from outside, as apt has.
+            only_pinned=options.offline or any(one.kind == "yum" for one in compiled.sources),
+        )
+
+
+def _plain(compiled: Compiled) -> dict[str, str]:
+    """The variables that name a pinned archive by https, with http: the archive server goes there by https itself."""
+    from imgc.graph.archives import PACKAGES
+    from imgc.sources.archive_server import plain_url
+
+    found = {}
+    for name, value in compiled.plan.environment:
+        plain = value
+        for source in compiled.sources:
+            if source.kind in PACKAGES:
+                plain = plain.replace(source.location, plain_url(source.location))
+        if plain != value:
+            found[name] = plain
+    return found
 
 
 @dataclass(frozen=True)
@@ -88,275 +285,6 @@ class Removed:
     bytes: int
 
 
-# --- compiling ----------------------------------------------------------------------------------------------------
-
-
-def compile_platform(name: str, settings: Settings) -> Compiled:
-    """Load a spec, resolve its elements and lower it to a graph with keys.
-
-    Raises an :class:`ImgcError` that holds every problem found.
-    """
-    from imgc import spec
-
-    platform = spec.load(name, specs_dir=settings.specs_dir, host_environment=settings.host_environment)
-    return compile_loaded(platform, settings)
-
-
-def compile_loaded(platform: Platform, settings: Settings) -> Compiled:
-    """Resolve and lower a loaded platform."""
-    from imgc.engine.store import Store
-    from imgc.graph import compile_plan
-
-    plan = compile_plan(platform, mirrors=mirror_environment(platform))
-    compiled = lower(plan, None)
-    return _with_known_hooks(compiled, Store(settings.cache_dir)) if settings.cache_dir.exists() else compiled
-
-
-def compile_platforms(names: Sequence[str], settings: Settings) -> list[Compiled]:
-    """Compile several platforms; the problems of all of them are raised together."""
-    problems, compiled = Collector(), []
-    for name in names:
-        try:
-            compiled.append(compile_platform(name, settings))
-        except ImgcError as problem:
-            problems.add(problem)
-    problems.check()
-    return compiled
-
-
-def lower(plan: Plan, discovered: Discovered | None) -> Compiled:
-    """The graph and the keys of a plan, with the hooks that an earlier run found in place of predicted ones."""
-    from imgc import graph
-
-    lowered = graph.lower(plan, discovered)
-    return Compiled(plan.platform, plan, lowered, graph.keys(lowered))
-
-
-def mirror_environment(platform: Platform) -> dict[str, str]:
-    """The element variables that say where packages come from; empty for the elements' own defaults."""
-    from imgc.sources.apt import host_mirror
-
-    base = platform.base
-    if base.mirror == "default":
-        return {}
-    if base.mirror not in ("host", "auto"):
-        return _mirror_variables(base.distro, base.mirror, base.security_mirror or "")
-    mirror = host_mirror(base.distro, base.release)
-    if mirror:
-        return _mirror_variables(base.distro, mirror.url, base.security_mirror or mirror.security_url or "")
-    if base.mirror == "host":
-        raise ImgcError(
-            "E306",
-            f"This host has no apt source for {base.distro}.",
-            hint="Set base.mirror to a URL, or to `default` for the element's own.",
-            place=platform.place("base.mirror"),
-        )
-    return {}
-
-
-def _mirror_variables(distro: str, url: str, security_url: str) -> dict[str, str]:
-    values = {"DIB_DISTRIBUTION_MIRROR": url}
-    if security_url and distro == "debian":
-        values["DIB_DEBIAN_SECURITY_MIRROR"] = security_url
-    return values
-
-
-def cached_steps(compiled: Compiled, settings: Settings) -> set[str]:
-    """Ids of the steps that a build would not run."""
-    from imgc.engine.run import stored_steps, wanted_steps
-    from imgc.engine.store import Store
-
-    stored: set[str] = set()
-    if settings.cache_dir.exists():
-        stored = stored_steps(compiled.graph, compiled.keys, Store(settings.cache_dir))
-    return set(compiled.graph.nodes) - set(wanted_steps(compiled.graph, stored, _goals(compiled, ())))
-
-
-# --- building -------------------------------------------------------------------------------------------------------
-
-
-def build(compiled: Compiled, options: BuildOptions, settings: Settings, stream: Stream) -> BuildResult:
-    """Build one platform: run what is missing, publish the outputs.  Problems are in the result, not raised."""
-    from imgc.engine import events
-    from imgc.engine.log import Log
-    from imgc.engine.run import StepError
-    from imgc.engine.store import Store
-
-    started = time.monotonic()
-    name = compiled.platform.name
-    store = Store(settings.cache_dir)
-    with Log(store.cache / "logs" / name) as log:
-        stream.add(log)
-        course = _Course(_with_boot(compiled) if options.boot else compiled, options, store, stream)
-        status, error, failed, has_state = "ok", None, "", True
-        try:
-            course.go(log.path)
-        except StepError as problem:
-            status, error, failed = "failed", problem.problem, problem.step.id
-            has_state = problem.step.changes_state
-        except ImgcError as problem:
-            status, error = "failed", problem
-        if process.INTERRUPT.is_set() or (error and error.code == "E307"):
-            status = "interrupted"
-        seconds = time.monotonic() - started
-        ran, cached = len(course.ran), len(course.compiled.graph) - len(course.ran)
-        stream.emit(events.BuildFinished(name, status, ran, cached, seconds, str(log.path)))
-        stream.remove(log)
-    return BuildResult(
-        name,
-        status,
-        ran,
-        cached,
-        seconds,
-        tuple(course.artifacts),
-        log.path,
-        error,
-        failed,
-        tuple(course.boot_reports),
-        has_state,
-    )
-
-
-class _Course:
-    """One build on its way: which graph it follows by now, what has run, what has been made."""
-
-    def __init__(self, compiled: Compiled, options: BuildOptions, store: Store, stream: Stream) -> None:
-        self.compiled = compiled
-        self.options = options
-        self.store = store
-        self.stream = stream
-        self.ran: list[str] = []
-        self.artifacts: list[Artifact] = []
-        self.boot_reports: list[BootReport] = []
-
-    def go(self, log: Path) -> None:
-        """Run the steps that lack a result, if any; publish the outputs; collect the verdicts."""
-        wanted = self.wanted()
-        self.announce(wanted, log)
-        if wanted:
-            self.run_steps(wanted)
-        self.publish()
-
-    def wanted(self) -> list[str]:
-        """Ids of the steps still to run."""
-        from imgc.engine.run import stored_steps, wanted_steps
-
-        stored = stored_steps(self.compiled.graph, self.compiled.keys, self.store)
-        if self.options.fresh:
-            stored &= set(self.ran)
-        return wanted_steps(self.compiled.graph, stored, _goals(self.compiled, self.options.formats))
-
-    def announce(self, wanted: Sequence[str], log: Path) -> None:
-        """Tell the readers of the stream what is going to happen."""
-        from imgc.engine import events
-
-        name, total = self.compiled.platform.name, len(self.compiled.graph)
-        times = self.store.times() if wanted else {}
-        expected = sum(times.get(step_id, 0.0) for step_id in wanted)
-        self.stream.emit(events.BuildStarted(name, total, total - len(wanted), str(log), expected))
-        for step in _steps(self.compiled):
-            if step.id not in wanted:
-                self.stream.emit(events.StepCached(name, step.id, self.compiled.keys[step.id]))
-
-    def run_steps(self, wanted: Sequence[str]) -> None:
-        """Run up to the last step of extra-data.d, see which hooks there are now, run the rest."""
-        self.need_tools(wanted)
-        with _ground(self.compiled, self.store, memory=self.options.memory) as (layers, work):
-            handover = _handover(self.compiled)
-            try:
-                if handover in wanted:
-                    self.run_some(layers, work, wanted[: wanted.index(handover) + 1])
-                    self.lower_again()
-                    wanted = self.wanted()
-                self.run_some(layers, work, wanted)
-            finally:
-                # What a failed build got done is worth as much; one that is interrupted has no time.
-                if not process.INTERRUPT.is_set():
-                    self.store.make_durable(self.compiled.keys.values())
-
-    def need_tools(self, wanted: Sequence[str]) -> None:
-        """Raise E302 now, not after minutes, when a program that imgc's own steps start is not installed."""
-        steps = [step for step in _steps(self.compiled) if step.id in wanted and not step.changes_state]
-        process.need(*sorted({fact.name for step in steps for fact in step.facts if fact.kind == "tool"}))
-
-    def run_some(self, layers: Layers, work: Work, wanted: Sequence[str]) -> None:
-        """Run some steps, and remember them even when one of them fails."""
-        from imgc.engine.run import run
-        from imgc.engine.step_runner import Job
-        from imgc.file_steps import FILE_STEPS
-
-        job = Job(
-            self.compiled.plan,
-            self.compiled.graph,
-            self.compiled.keys,
-            self.store,
-            layers,
-            work,
-            self.stream,
-            FILE_STEPS,
-            jobs=self.options.jobs,
-            debug_trace=self.options.debug_trace,
-            fresh=self.options.fresh,
-        )
-        run(job, wanted, self.ran)
-
-    def lower_again(self) -> None:
-        """Replace the graph by one with the hooks that are really there after extra-data.d."""
-        again = _with_known_hooks(self.compiled, self.store)
-        if again is not self.compiled:
-            self.compiled = _with_boot(again) if self.options.boot else again
-
-    def publish(self) -> None:
-        """Put the outputs under their final names and read the verdicts of the boots."""
-        from imgc.engine import events
-        from imgc.file_steps import boot_report
-
-        outputs = [step for step in _steps(self.compiled) if step.kind is Kind.CONVERT]
-        places = [
-            self.store.result(self.compiled.keys[step.id])
-            for step in outputs
-            if _chosen(step, self.options.formats)
-        ]
-        made = [(place / meta["file"], meta) for place in places for meta in (self.store.meta(place),)]
-        for artifact in publish(self.compiled.platform.name, made, self.options.output_dir):
-            self.artifacts.append(artifact)
-            self.stream.emit(
-                events.ArtifactReady(
-                    self.compiled.platform.name,
-                    str(artifact.path),
-                    artifact.format,
-                    artifact.size,
-                    artifact.sha256,
-                    artifact.md5,
-                )
-            )
-        for step in _steps(self.compiled):
-            if step.kind is Kind.COLLECT:
-                publish_side(self.store.result(self.compiled.keys[step.id]) / "out", self.options.output_dir)
-            if step.kind is Kind.BOOT:
-                self.boot_reports.append(
-                    boot_report(self.store.meta(self.store.result(self.compiled.keys[step.id])))
-                )
-
-
-def shell(compiled: Compiled, step_id: str, settings: Settings) -> int:
-    """Open an interactive shell in the state in which a step failed; its exit status.
-
-    Raises E301 when no failed state of that step is kept.
-    """
-    from imgc.engine.events import Stream
-    from imgc.engine.run import failed_shell
-    from imgc.engine.step_runner import Job
-    from imgc.engine.store import Store
-    from imgc.file_steps import FILE_STEPS
-
-    store = Store(settings.cache_dir)
-    compiled = _with_known_hooks(compiled, store)
-    with _ground(compiled, store) as (layers, work):
-        job = Job(compiled.plan, compiled.graph, compiled.keys, store, layers, work, Stream(), FILE_STEPS)
-        return failed_shell(job, step_id)
-
-
 def clean(settings: Settings, *, layers: bool, downloads: bool, dry_run: bool) -> tuple[Removed, ...]:
     """Empty the cache: what dead builds left, always; results (``layers``) and downloads when asked to."""
     from imgc.engine.sandbox import Sandbox
@@ -366,80 +294,3 @@ def clean(settings: Settings, *, layers: bool, downloads: bool, dry_run: bool) -
     sandbox = Sandbox(store.downloads)
     removed = store.clean(sandbox.remover(store), layers=layers, downloads=downloads, dry_run=dry_run)
     return tuple(Removed(*one) for one in removed)
-
-
-# --- small helpers --------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _ground(compiled: Compiled, store: Store, *, memory: bool | None = None) -> Iterator[tuple[Layers, Work]]:
-    """Where the steps of a platform run: scratch space with its hooks tree in it, and room for unpacked layers."""
-    from imgc.engine import protocol
-    from imgc.engine.hooks_tree import materialise
-    from imgc.engine.layers import unpacked
-    from imgc.engine.sandbox import Sandbox
-    from imgc.graph.plan import dib_directory
-
-    plan = compiled.plan
-    sandbox = Sandbox(store.downloads, plan.search_paths, protocol.functions(plan))
-    with (
-        store.work(compiled.platform.name, sandbox.remover(store)) as work,
-        unpacked(sandbox, store, work, memory=memory) as layers,
-    ):
-        materialise(plan, work.path / "base", dib_directory() / "lib")
-        yield layers, work
-
-
-def _steps(compiled: Compiled) -> list[Step]:
-    from imgc.graph import steps_in_order
-
-    return steps_in_order(compiled.graph)
-
-
-def _with_boot(compiled: Compiled) -> Compiled:
-    """The same platform with a boot of its image by each firmware that the spec names."""
-    from imgc import graph
-
-    with_boot = graph.add_boot(compiled.graph, compiled.platform)
-    return Compiled(compiled.platform, compiled.plan, with_boot, graph.keys(with_boot))
-
-
-def _handover(compiled: Compiled) -> str:
-    from imgc.engine.step_runner import is_handover
-
-    return next(step.id for step in _steps(compiled) if is_handover(compiled.graph, step))
-
-
-def _with_known_hooks(compiled: Compiled, store: Store) -> Compiled:
-    """The graph with the hooks that a stored extra-data phase left; the same one when that has not run."""
-    found = store.meta(store.layer(compiled.keys[_handover(compiled)])).get("discovered")
-    if found is None:
-        return compiled
-    hooks = {phase: tuple((name, digest, mode) for name, digest, mode in one) for phase, one in found.items()}
-    return lower(compiled.plan, hooks)
-
-
-def _chosen(step: Step, formats: Sequence[str]) -> bool:
-    return not formats or step.option("format") in formats or step.name in formats
-
-
-def _goals(compiled: Compiled, formats: Sequence[str]) -> list[str]:
-    """Ids of the steps a user asks for: the outputs, their check, what lies beside them, the boots.
-
-    A platform without outputs is built up to its tree.
-    """
-    steps = _steps(compiled)
-    if not any(step.kind is Kind.CONVERT for step in steps):
-        return [step.id for step in steps if step.changes_state][-1:]
-    chosen = [step.id for step in steps if step.kind is Kind.CONVERT and _chosen(step, formats)]
-    if not chosen:
-        offered = ", ".join(step.name for step in steps if step.kind is Kind.CONVERT)
-        raise ImgcError(
-            "E405",
-            f"{compiled.platform.name} has no output {' or '.join(formats)}.",
-            hint=f"Its spec makes: {offered}.",
-            place=compiled.platform.place("outputs"),
-        )
-    checks = [] if formats else [step.id for step in steps if step.kind is Kind.CHECK]
-    beside = [step.id for step in steps if step.kind is Kind.COLLECT]
-    return [*chosen, *checks, *beside, *(step.id for step in steps if step.kind is Kind.BOOT)]

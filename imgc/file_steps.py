@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgc.engine import sandbox
+from imgc.engine import installed, sandbox
 from imgc.engine.host import sync_file_system
 from imgc.engine.step_runner import Files, FileStep
 from imgc.errors import ImgcError
 from imgc.graph.implied import has_disk
-from imgc.graph.step import Kind
+from imgc.graph.step import Kind, Step
 from imgc.spec.model import Output, Platform
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def assemble(files: Files) -> dict[str, Any]:
     """Tree to raw disk, inside the sandbox, where the tree can be seen."""
     from imgc.disk import assemble as room
 
-    request = room.request(_TREE, f"{sandbox.WORK}/{RAW}", files.platform.disk, files.key)
+    request = room.request(_TREE, f"{sandbox.WORK}/{RAW}", files.platform.disk, files.key, _epoch(files.step))
     answer = _in_sandbox(files, "imgc.disk.assemble", request)
     return {"layout": answer["layout"]}
 
@@ -46,7 +46,8 @@ def convert(files: Files) -> dict[str, Any]:
     output = _output(files.platform, files.step.name)
     made = files.made / f"image.{output.suffix}"
     if output.format == "tar":
-        _in_sandbox(files, "imgc.disk.archive", archive.request(_TREE, f"{sandbox.WORK}/{made.name}", output))
+        request = archive.request(_TREE, f"{sandbox.WORK}/{made.name}", output, _epoch(files.step))
+        _in_sandbox(files, "imgc.disk.archive", request)
     else:
         convert_disk(str(_raw(files)), str(made), output, on_line=files.on_line)
     sha256, md5 = digests(str(made))
@@ -63,23 +64,15 @@ def convert(files: Files) -> dict[str, Any]:
 
 
 def collect(files: Files) -> dict[str, Any]:
-    """What hooks wrote to their working directory, for the output directory: ``NAME.d/`` and the like."""
-    payload = sandbox.Payload(
-        (
-            "cp",
-            "-R",
-            "--no-preserve=ownership",
-            "--preserve=timestamps",
-            f"{sandbox.BUILD}/out",
-            sandbox.WORK,
-        ),
-        {"PATH": "/usr/bin:/bin"},
-    )
+    """What hooks wrote to their working directory (``NAME.d/`` and the like), and which packages the tree has."""
+    script = f'cp -R --no-preserve=ownership --preserve=timestamps "$3" "$2" && {installed.EXTRACT}'
+    words = ("sh", "-c", script, "collect", _TREE, sandbox.WORK, f"{sandbox.BUILD}/out")
+    payload = sandbox.Payload(words, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
     made = [(str(files.made), sandbox.WORK, "rw")]
     outcome = files.sandbox.run(payload, files.scratch, state=files.state, binds=made, on_line=files.on_line)
     if outcome.status:
         raise ImgcError("E301", "What hooks wrote beside the image could not be collected.")
-    return {}
+    return {"packages": installed.read(files.made)}
 
 
 def check(files: Files) -> dict[str, Any]:
@@ -151,6 +144,11 @@ def _meta(place: Path) -> dict[str, Any]:
 
 def _raw(files: Files) -> Path:
     return next(place / RAW for place in files.inputs.values() if (place / RAW).exists())
+
+
+def _epoch(step: Step) -> int | None:
+    """The latest time that a file of the image may have; None when the step says nothing about it."""
+    return next((int(fact.value) for fact in step.facts if fact[:2] == ("pin", "epoch")), None)
 
 
 def _output(platform: Platform, suffix: str) -> Output:

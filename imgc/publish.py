@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imgc import lock as locks
 from imgc.disk import sparse
 from imgc.errors import ImgcError
+from imgc.lock import Lock
 
 _CHECKSUMS = ("sha256", "md5")
 #: What an output consists of, in the order in which it appears: the file, then its checksums.
@@ -77,6 +79,24 @@ def publish_side(directory: Path, output_dir: Path) -> list[Path]:
             hint="Choose another directory with --output, or make room.",
         ) from problem
     return finals
+
+
+def publish_lock(lock: Lock, output_dir: Path) -> Path:
+    """Put what an image was made of beside it, as ``<platform>.lock``, unless it is there; its path.  Raises E405."""
+    final = locks.path_of(output_dir, lock.platform)
+    text = locks.text_of(lock)
+    try:
+        if not (final.is_file() and final.read_text(encoding="utf-8", errors="replace") == text):
+            partial = Path(f"{final}.partial")
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, final)
+    except OSError as problem:
+        raise ImgcError(
+            "E405",
+            f"{final} cannot be written: {problem.strerror}.",
+            hint="Choose another directory with --output, or make room.",
+        ) from problem
+    return final
 
 
 def _alike(one: Path, other: Path) -> bool:

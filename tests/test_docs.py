@@ -33,19 +33,23 @@ def test_every_code_is_on_the_page() -> None:
 
 
 def options_of(command: click.Command) -> set[str]:
-    return {
+    """The options of a command, with those of the commands in it."""
+    own = {
         name
         for one in command.params
         if isinstance(one, click.Option)
         for name in one.opts + one.secondary_opts
     }
+    inner = command.commands.values() if isinstance(command, click.Group) else ()
+    return own.union(*map(options_of, inner))
 
 
 def test_every_command_and_option_is_on_the_page() -> None:
     page = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
     for name, command in cli.commands.items():
         assert f"## imgc {name}\n" in page
-        section = page.split(f"## imgc {name}\n")[1].split("\n## ")[0]
+        sections = [one for one in page.split("\n## ") if re.match(rf"imgc {name}( \S+)?\n", one)]
+        section = "\n".join(sections)
         shown = set(re.findall(r"`(--?[a-z-]+)`", section + page.split("## imgc ")[0]))
         assert options_of(command) - {"--help", "-h"} <= shown, name
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from imgc.cli import errors_view, results_view
 from imgc.cli.command import command
-from imgc.cli.completion import Platform
+from imgc.cli.platforms import Platform, chosen
 from imgc.cli.session import Session, at_terminal, pass_session
+from imgc.cli.sizes import Size
 from imgc.cli.text import size
 
 if TYPE_CHECKING:
@@ -25,8 +28,8 @@ FORMATS = ("qcow2", "vhd", "raw", "tar")
         ("imgc build debian-bookworm", "Build what the spec asks for, into images/:"),
         ("imgc build debian-bookworm --format qcow2 --boot", "Only the qcow2, and see it boot:"),
         (
-            "imgc build debian-bookworm debian-trixie --keep-going -o /srv/images",
-            "Several, whatever happens:",
+            "imgc build --all --refresh -o /srv/images",
+            "Every night: all platforms, from what is new outside:",
         ),
         ("imgc build debian-bookworm --shell", "Land in the chroot of a step that fails:"),
         (
@@ -35,7 +38,8 @@ FORMATS = ("qcow2", "vhd", "raw", "tar")
         ),
     ],
 )
-@click.argument("platforms", metavar="PLATFORM...", nargs=-1, required=True, type=Platform())
+@click.argument("platforms", metavar="[PLATFORM]...", nargs=-1, type=Platform())
+@click.option("--all", "everything", is_flag=True, help="Build every platform that has a spec.")
 @click.option(
     "-o",
     "--output",
@@ -55,13 +59,36 @@ FORMATS = ("qcow2", "vhd", "raw", "tar")
 )
 @click.option("--boot", is_flag=True, help="Boot the image in QEMU and check the guest.")
 @click.option(
+    "-j",
+    "--jobs",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Run at most N steps at once. Default: as many as there are processors.",
+)
+@click.option(
     "--memory/--disk",
     "memory",
     default=None,
     help="Where layers lie while the build runs. Default: in memory when at least 6 GiB of it are available.",
 )
+@click.option(
+    "--memory-budget",
+    metavar="SIZE",
+    type=Size(),
+    help="Start no further platform when the layers of those under way take this much (8G).",
+)
+@click.option(
+    "--disk-budget", metavar="SIZE", type=Size(), help="The same for what builds write to the cache's disk."
+)
+@click.option("--refresh", is_flag=True, help="Take what is outside today, not what was pinned.")
+@click.option("--offline", is_flag=True, help="Use no network: build from caches, or say what is missing.")
 @click.option("--fresh", is_flag=True, help="Use no cached step: run all of them again.")
-@click.option("--keep-going", is_flag=True, help="Build the other platforms after one has failed.")
+@click.option("--fail-fast", is_flag=True, help="Start nothing more once a platform has failed.")
+@click.option(
+    "--check-reproducible",
+    is_flag=True,
+    help="Build each platform a second time, from nothing and under other circumstances, and compare every byte.",
+)
 @click.option(
     "--shell", is_flag=True, help="After a failure, open a shell in the chroot of the step that failed."
 )
@@ -74,71 +101,112 @@ FORMATS = ("qcow2", "vhd", "raw", "tar")
 def build(
     context: click.Context,
     session: Session,
+    /,
     platforms: tuple[str, ...],
-    output_dir: Path,
-    formats: tuple[str, ...],
-    boot: bool,
-    memory: bool | None,
-    fresh: bool,
-    keep_going: bool,
+    everything: bool,
+    check_reproducible: bool,
     shell: bool,
     as_json: bool,
-    debug_trace: int,
+    jobs: int | None,
+    **given: Any,
 ) -> None:
     """Build the images of each PLATFORM.
 
+    All of them are one graph: steps that platforms share run once, and steps that do not need each other run side by
+    side. What goes wrong with one platform does not stop the others.
+
     Steps whose inputs have not changed are taken from the cache, so the same command again does nothing, and after a
-    failure it resumes at the step that failed. The terminal shows progress; a file per build keeps everything.
+    failure it resumes at the step that failed. What comes from outside is as the platform's lock says (`imgc lock`);
+    without a lock, as it was when the platform was first built here, until --refresh. The terminal shows progress; a
+    file per build keeps everything.
     """
     from imgc import build as road
     from imgc.cli import signals
 
     settings = session.settings()
-    compiled = road.compile_platforms(list(dict.fromkeys(platforms)), settings)
-    options = road.BuildOptions(
-        output_dir=output_dir,
-        formats=formats,
-        boot=boot,
-        fresh=fresh,
-        debug_trace=debug_trace,
-        memory=memory,
-    )
-    status = 0
+    names = chosen(platforms, settings, everything=everything)
+    options = road.BuildOptions(jobs=jobs or os.cpu_count() or 1, **given)
+    compiled, problems = road.compile_each(names, settings)
+    for problem in problems.values():
+        errors_view.show(problem, session)
+    if problems and (options.fail_fast or not compiled):
+        context.exit(errors_view.USER_ERROR)
+    if check_reproducible and (shell or options.formats):
+        raise click.UsageError("--check-reproducible compares all outputs, and opens no shell.")
+    run = _build_twice if check_reproducible else _build
     with signals.latched():
-        for one in compiled:
-            result = _build(one, options, settings, session, as_json=as_json)
-            if result.status == "ok":
-                continue
-            status = _status(result)
-            if shell and result.status == "failed" and result.failed_step and result.has_state:
-                _shell(one, result, settings)
-            if result.status == "interrupted" or not keep_going:
+        results = run(compiled, options, settings, session, as_json=as_json)
+        bad = [one for one in results if one.status != "ok"]
+        for one in bad:
+            if shell and one.status == "failed" and one.failed_step and one.has_state:
+                _shell(next(each for each in compiled if each.platform.name == one.platform), one, settings)
                 break
-    context.exit(status)
+    context.exit(max([*map(_status, bad), errors_view.USER_ERROR if problems else 0]))
 
 
 def _build(
-    compiled: Compiled, options: BuildOptions, settings: Settings, session: Session, *, as_json: bool
-) -> BuildResult:
-    """Build one platform, showing it all along and what came of it."""
+    compiled: Sequence[Compiled],
+    options: BuildOptions,
+    settings: Settings,
+    session: Session,
+    *,
+    as_json: bool,
+) -> list[BuildResult]:
+    """Build platforms, showing them all along and what came of each."""
     from imgc import build as road
     from imgc.cli import display
     from imgc.engine.events import StepFailed, Stream
 
-    failed: list[StepFailed] = []
+    failed: dict[str, StepFailed] = {}
 
     def remember(event: Event) -> None:
         if isinstance(event, StepFailed):
-            failed.append(event)
+            failed[event.step] = event
 
     with display.shown(session, as_json=as_json) as reader:
-        result = road.build(compiled, options, settings, Stream(reader, remember))
-    if result.status != "ok":
-        results_view.failure(result, failed[-1] if failed else None, session)
-    elif not as_json:
-        for line in results_view.summary(result):
-            click.echo(line)
-    return result
+        results = road.build_all(compiled, options, settings, Stream(reader, remember))
+    for result in results:
+        if result.status != "ok":
+            results_view.failure(result, failed.get(result.failed_step), session)
+        elif not as_json:
+            for line in results_view.summary(result):
+                click.echo(line)
+    return results
+
+
+def _build_twice(
+    compiled: Sequence[Compiled],
+    options: BuildOptions,
+    settings: Settings,
+    session: Session,
+    *,
+    as_json: bool,
+) -> list[BuildResult]:
+    """Build each platform, build it again, and say whether the two are alike."""
+    from dataclasses import replace
+
+    from imgc.cli import display
+    from imgc.engine.events import Stream
+    from imgc.reproduce import check_reproducible
+
+    results = []
+    for one in compiled:
+        with display.shown(session, as_json=as_json) as reader:
+            verdict = check_reproducible(one.platform.name, settings, options, Stream(reader))
+        result, problem = verdict.second or verdict.first, verdict.problem
+        if problem and result.status == "ok":
+            # Both builds went well; what came of them is not the same.
+            result = replace(result, status="failed", error=problem, log=None)
+        results.append(result)
+        if result.status != "ok":
+            results_view.failure(result, None, session)
+        elif not as_json:
+            for line in results_view.summary(verdict.first):
+                click.echo(line)
+            click.echo(
+                f"  {click.style('reproducible', fg='green')}: a second build is the same, byte for byte"
+            )
+    return results
 
 
 def _status(result: BuildResult) -> int:

@@ -100,13 +100,15 @@ class Command(_Shown):
 
 
 class Group(_Shown, click.Group):
-    """``imgc`` itself: every error of every command ends here."""
+    """``imgc`` itself, and groups in it (without ``environment``): every error of every command ends here."""
 
     command_class = Command
 
-    def __init__(self, *args: Any, examples: Sequence[Example] = (), **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, examples: Sequence[Example] = (), environment: bool = True, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.params.extend(common_options(environment=True))
+        self.params.extend(common_options(environment=environment))
         self.examples = tuple(examples)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -7,10 +7,13 @@ import click
 import imgc
 from imgc.cli.boot_command import boot
 from imgc.cli.build_commands import build, clean
+from imgc.cli.cache_commands import cache
 from imgc.cli.command import Group, command
 from imgc.cli.completion import completion
+from imgc.cli.lock_command import lock
 from imgc.cli.plan_commands import graph, plan
 from imgc.cli.specs_commands import check, list_platforms, schema
+from imgc.cli.why_command import why
 from imgc.errors import CODES
 
 
@@ -56,5 +59,19 @@ def main() -> None:
     cli(prog_name="imgc")
 
 
-for one in (list_platforms, check, plan, graph, build, boot, schema, clean, explain_error, completion):
+for one in (
+    list_platforms,
+    check,
+    plan,
+    graph,
+    lock,
+    why,
+    build,
+    boot,
+    schema,
+    clean,
+    cache,
+    explain_error,
+    completion,
+):
     cli.add_command(one)

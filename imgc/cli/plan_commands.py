@@ -9,7 +9,7 @@ import click
 
 from imgc.cli import plan_view
 from imgc.cli.command import command
-from imgc.cli.completion import Platform
+from imgc.cli.platforms import Platform, chosen
 from imgc.cli.session import Session, pass_session
 from imgc.cli.specs_commands import write
 
@@ -56,9 +56,11 @@ def plan(session: Session, platform: str, as_json: bool, step: str | None) -> No
     examples=[
         ("imgc graph debian-bookworm -o graph.svg", "A drawing (needs graphviz):"),
         ("imgc graph debian-bookworm --format mermaid", "To paste into Markdown:"),
+        ("imgc graph --all -o fleet.svg", "All platforms in one, with the steps that they share:"),
     ],
 )
-@click.argument("platform", metavar="PLATFORM", type=Platform())
+@click.argument("platforms", metavar="[PLATFORM]...", nargs=-1, type=Platform())
+@click.option("--all", "everything", is_flag=True, help="Draw every platform that has a spec.")
 @click.option(
     "--format",
     "form",
@@ -67,17 +69,24 @@ def plan(session: Session, platform: str, as_json: bool, step: str | None) -> No
 )
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
 @pass_session
-def graph(session: Session, platform: str, form: str | None, output: Path | None) -> None:
-    """Draw the steps of PLATFORM and what each one needs."""
+def graph(
+    session: Session, platforms: tuple[str, ...], everything: bool, form: str | None, output: Path | None
+) -> None:
+    """Draw the steps of each PLATFORM and what each one needs.
+
+    Several platforms make one graph, in which a step that they share is one node.
+    """
     from imgc import build
     from imgc.graph import draw
 
     settings = session.settings()
-    compiled = build.compile_platform(platform, settings)
+    each = build.compile_platforms(chosen(platforms, settings, everything=everything), settings)
+    compiled = build.fleet(each)
+    cached = set().union(*(build.cached_steps(one, settings) for one in each))
     drawing = {"dot": draw.dot, "mermaid": draw.mermaid, "json": draw.as_json, "svg": draw.svg}[
         form or _form(output)
     ]
-    write(drawing(compiled.graph, compiled.keys, build.cached_steps(compiled, settings)), output)
+    write(drawing(compiled.graph, compiled.keys, cached), output)
 
 
 def _form(output: Path | None) -> str:

@@ -65,7 +65,7 @@ def as_json(compiled: Compiled, cached: Set[str]) -> dict[str, Any]:
             }
             for step in steps_of(compiled)
         ],
-        "warnings": [str(warning) for warning in compiled.plan.warnings],
+        "warnings": [str(warning) for warning in compiled.warnings],
     }
 
 
@@ -76,7 +76,7 @@ def lines(compiled: Compiled, cached: Set[str]) -> Iterator[str]:
     yield from _elements(compiled)
     yield ""
     yield from _steps(steps_of(compiled), cached)
-    for warning in compiled.plan.warnings:
+    for warning in compiled.warnings:
         yield f"{click.style('warning', fg='yellow')}: {printable(str(warning))}"
 
 
@@ -114,17 +114,24 @@ def _title(step: Step) -> str:
     return step.phase or _NO_PHASE.get(str(step.kind), "image")
 
 
-def step(compiled: Compiled, name: str) -> str:
-    """Everything that the key of a step covers; ``name`` is its id, with or without the platform.  Raises E116."""
-    from imgc.graph.keys import explanation
+def step_id(compiled: Compiled, name: str) -> str:
+    """The id of a step that a user named with or without the platform.  Raises E116."""
     from imgc.spec.words import did_you_mean
 
     prefix = f"{compiled.platform.name}/"
-    step_id = name if name in compiled.graph else prefix + name
-    if step_id not in compiled.graph:
+    found = name if name in compiled.graph else prefix + name
+    if found not in compiled.graph:
         offered = [one.removeprefix(prefix) for one in compiled.graph]
         hint = did_you_mean(name, offered, f"`imgc plan {compiled.platform.name}` lists the steps.")
         raise ImgcError("E116", f"No step `{name}` in {compiled.platform.name}.", hint=hint)
-    found = compiled.graph.nodes[step_id]["step"]
+    return found
+
+
+def step(compiled: Compiled, name: str) -> str:
+    """Everything that the key of a step covers; ``name`` is its id, with or without the platform.  Raises E116."""
+    from imgc.graph.keys import explanation
+
+    id = step_id(compiled, name)
+    found = compiled.graph.nodes[id]["step"]
     inputs = {one: compiled.keys[one] for one in found.inputs}
-    return f"{compiled.keys[step_id]}\n{explanation(found, inputs)}"
+    return f"{compiled.keys[id]}\n{explanation(found, inputs)}"

@@ -37,6 +37,9 @@ def markdown() -> str:
         for name, command in cli.commands.items():
             with click.Context(command, info_name=name, parent=context) as inner:
                 parts.extend(_command(inner, command))
+                for below, one in command.commands.items() if isinstance(command, Group) else ():
+                    with click.Context(one, info_name=below, parent=inner) as lowest:
+                        parts.extend(_command(lowest, one))
     return "\n".join(filter(None, parts))
 
 
@@ -53,7 +56,7 @@ def _index_row(name: str, command: click.Command) -> tuple[str, str]:
 
 
 def _command(context: click.Context, command: click.Command) -> Iterator[str]:
-    yield f"## imgc {context.info_name}\n"
+    yield f"## {context.command_path}\n"
     yield f"    {' '.join([context.command_path, *command.collect_usage_pieces(context)])}\n"
     yield f"{_text(command)}\n"
     yield _options(context, command, common=False)

@@ -38,7 +38,8 @@ def summary(result: BuildResult) -> Iterator[str]:
         yield f"  {path:<{width}}  {size(artifact.size):>10}  {digest}"
     for report in result.boot_reports:
         yield f"  {boot_line(report)}"
-    yield f"  log {relative(result.log)}"
+    if result.log:
+        yield f"  log {relative(result.log)}"
 
 
 def failure(result: BuildResult, failed: StepFailed | None, session: Session) -> None:
@@ -49,11 +50,16 @@ def failure(result: BuildResult, failed: StepFailed | None, session: Session) ->
         return
     if isinstance(error, Problems):
         errors_view.show(error, session)
-        click.echo(f"    log {relative(result.log)}", err=True)
+        if result.log:
+            click.echo(f"    log {relative(result.log)}", err=True)
         return
     tail = failed.tail if failed and failed.tail else error.detail
     last = [printable(line).rstrip() for line in tail.splitlines()][-_TAIL:]
-    facts = {"step": result.failed_step, "hook": failed.file if failed else "", "log": relative(result.log)}
+    facts = {
+        "step": result.failed_step,
+        "hook": failed.file if failed else "",
+        "log": relative(result.log) if result.log else "",
+    }
     next_step = ""
     if result.failed_step and result.has_state:
         next_step = f"`imgc build {result.platform} --shell` opens a shell where it failed."

@@ -28,14 +28,15 @@ class Session:
     def specs_dir(self) -> Path:
         """The directory of specs: the option's, else the nearest ``specs/`` from here upward; E117 without one."""
         if self.specs is not None:
-            if not self.specs.is_dir():
+            # Unlike Path's, this is False where one may not look.
+            if not os.path.isdir(self.specs):
                 raise ImgcError(
                     "E117", f"{self.specs} is not a directory.", hint="Give --specs a directory of specs."
                 )
             return self.specs
         here = Path.cwd()
         for directory in (here, *here.parents):
-            if (directory / "specs").is_dir():
+            if os.path.isdir(directory / "specs"):
                 return directory / "specs"
         raise ImgcError(
             "E117",

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from imgc.cli.command import command
-from imgc.cli.completion import Platform
+from imgc.cli.platforms import Platform
 from imgc.cli.session import Session, pass_session
 from imgc.cli.text import many, printable
 from imgc.errors import ImgcError
@@ -89,7 +89,7 @@ def check(session: Session, platforms: tuple[str, ...]) -> None:
         steps = many(one.graph.number_of_nodes(), "step")
         elements = many(len(one.plan.elements), "element")
         click.echo(f"{one.platform.name:<{width}}  {click.style('ok', fg='green')}  {elements}, {steps}")
-        for warning in one.plan.warnings:
+        for warning in one.warnings:
             click.echo(
                 f"{click.style('warning', fg='yellow')}: {one.platform.name}: {printable(str(warning))}",
                 err=True,

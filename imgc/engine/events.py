@@ -79,6 +79,14 @@ class StepFailed(Event):
 
 
 @dataclass(frozen=True)
+class Notice(Event):
+    """Something that a user should know, and that does not end the build."""
+
+    platform: str
+    text: str
+
+
+@dataclass(frozen=True)
 class ArtifactReady(Event):
     """A finished output under its final name; ``size`` is in bytes on disk."""
 

@@ -15,9 +15,13 @@ KEPT = 50
 
 
 class Log:
-    """A reader of the event stream that writes ``<directory>/<time>.log``; use it as a context manager."""
+    """A reader of the event stream that writes what is said about one platform to ``<directory>/<time>.log``.
 
-    def __init__(self, directory: Path) -> None:
+    Use it as a context manager.
+    """
+
+    def __init__(self, directory: Path, platform: str) -> None:
+        self._platform = platform
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H-%M-%S.%f")
         self.path = directory / f"{stamp}-{os.getpid()}.log"
         try:
@@ -41,6 +45,8 @@ class Log:
         self._file.close()
 
     def __call__(self, event: events.Event) -> None:
+        if getattr(event, "platform", self._platform) != self._platform:
+            return
         time = datetime.datetime.fromtimestamp(event.time, datetime.timezone.utc)
         self._file.write(f"{time:%Y-%m-%d %H:%M:%S}.{time.microsecond // 1000:03d} | {text(event)}\n")
 
@@ -59,6 +65,8 @@ def text(event: events.Event) -> str:
         return f"{event.step} cached, key {event.key}"
     if isinstance(event, events.StepFailed):
         return f"{event.step} FAILED after {event.seconds:.2f} s: {event.message} {event.file}".rstrip()
+    if isinstance(event, events.Notice):
+        return f"note: {event.text}"
     if isinstance(event, events.ArtifactReady):
         return f"{event.path} ready: {event.size} bytes, sha256 {event.sha256}"
     if isinstance(event, events.BuildFinished):

@@ -38,8 +38,13 @@ _TARGET_ROOT = ("root.d", "cleanup.d")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def environment(plan: Plan, phase: str, *, in_target: bool, debug_trace: int = 0) -> dict[str, str]:
-    """The whole environment of a hook in ``phase``, before environment.d adds to it."""
+def environment(
+    plan: Plan, phase: str, *, in_target: bool, debug_trace: int = 0, given: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The whole environment of a hook in ``phase``, before environment.d adds to it.
+
+    ``given`` is what follows from pins; what the spec says wins over it.
+    """
     values = {
         "LC_ALL": "C",
         "USER": "root",
@@ -51,6 +56,7 @@ def environment(plan: Plan, phase: str, *, in_target: bool, debug_trace: int = 0
         # Elements' hooks use the stock driver's files and the host's own tools; sudo is imgc's.
         "PATH": f"{_PATH}:/dev/imgc/bin" if in_target else f"{sandbox.BIN}:{_PATH}",
         **driver_variables(plan, debug_trace),
+        **(given or {}),
         **dict(plan.environment),
     }
     if phase in _TARGET_ROOT:
@@ -134,9 +140,11 @@ def target(phase: str, mounts: Sequence[Mapping[str, object]], *, in_target: boo
     return sandbox.Target(system=phase in _MOUNTED, hooks=in_target, devices=phase == "root.d", replay=replay)
 
 
-def hook_payload(plan: Plan, phase: str, name: str, *, in_target: bool, debug_trace: int) -> sandbox.Payload:
-    """The program that runs one hook."""
-    env = environment(plan, phase, in_target=in_target, debug_trace=debug_trace)
+def hook_payload(
+    plan: Plan, phase: str, name: str, *, in_target: bool, debug_trace: int, given: Mapping[str, str]
+) -> sandbox.Payload:
+    """The program that runs one hook; ``given`` as in :func:`environment`."""
+    env = environment(plan, phase, in_target=in_target, debug_trace=debug_trace, given=given)
     if in_target:
         argv = ("/bin/bash", "/dev/imgc/bin/run-hook", IN_TARGET, phase, name)
         return sandbox.Payload(argv, env, cwd="/", chroot=ROOTFS)
@@ -144,9 +152,11 @@ def hook_payload(plan: Plan, phase: str, name: str, *, in_target: bool, debug_tr
     return sandbox.Payload(argv, env, cwd=OUT)
 
 
-def packages_payload(plan: Plan, packages: Sequence[str], *, debug_trace: int) -> sandbox.Payload:
+def packages_payload(
+    plan: Plan, packages: Sequence[str], *, debug_trace: int, given: Mapping[str, str]
+) -> sandbox.Payload:
     """The program that installs the spec's own packages, with the environment of install.d."""
-    env = environment(plan, "install.d", in_target=True, debug_trace=debug_trace)
+    env = environment(plan, "install.d", in_target=True, debug_trace=debug_trace, given=given)
     script = f'. /dev/imgc/bin/hook-environment {IN_TARGET}; exec install-packages "$@"'
     return sandbox.Payload(("/bin/bash", "-c", script, "packages", *packages), env, cwd="/", chroot=ROOTFS)
 

@@ -25,7 +25,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,11 +49,16 @@ HOME = "/imgc/home"
 PACKAGE = "/imgc/package"
 #: The bundle of certificates, at the same path inside and outside the chroot.
 CA_BUNDLE = "/dev/imgc/ca-certificates.crt"
+#: Where the wheels of each element are, below its name; the same inside and outside the chroot.
+WHEELS = "/dev/imgc/wheels"
 
 _HERE = Path(__file__).parent
 _INIT = _HERE / "sandbox_init.py"
 _FILES = _HERE / "sandbox_files"
 _SETUP_FAILED = 125
+#: Directories of the cache that package managers lock while they use them, so that one build would fail where another
+#: is at it.  Every build has its own: what they hold comes from the archive server, which keeps it.
+_PACKAGE_CACHES = ("apt", "yum", "zypper")
 #: Directories of the host that the sandbox replaces; what is needed from below them is bound one by one.
 _REPLACED = ("/tmp", "/run", "/dev", "/proc", "/sys", "/imgc", "/var/tmp")
 
@@ -84,13 +89,17 @@ class Target:
 
 @dataclass(frozen=True)
 class Payload:
-    """The program to run: argument list, whole environment, working directory, and the chroot (empty: none)."""
+    """The program to run: argument list, whole environment, working directory, and the chroot (empty: none).
+
+    ``proxied`` sends all that it asks for over HTTP to the archive server; apt in the chroot always asks that.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     cwd: str = "/"
     chroot: str = ""
     ignore_syncs: bool = True
+    proxied: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,12 @@ class Sandbox:
     cache: Path
     search_paths: tuple[str, ...] = ()
     functions: str = ""
+    #: The URL of the archive server, a proxy on this host that answers for pinned package archives; empty for none.
+    proxy: str = ""
+    #: Where the build has package managers' caches of its own; None: those of the cache directory.
+    package_caches: Path | None = None
+    #: Directories of wheels on this host, by element.
+    wheels: Mapping[str, Path] = field(default_factory=dict)
     #: The process whose namespaces every run joins (see :meth:`holding`); 0 for none.
     holder: int = 0
 
@@ -229,6 +244,13 @@ class Sandbox:
         # The protocol promises DIB_LOCKFILES as a directory that is there.
         (self.cache / "lockfiles").mkdir(parents=True, exist_ok=True)
         binds.append((str(self.cache), CACHE, "rw"))
+        for name in _PACKAGE_CACHES if self.package_caches else ():
+            assert self.package_caches
+            own = self.package_caches / name
+            for path in (own, self.cache / name):
+                path.mkdir(parents=True, exist_ok=True)
+            binds.append((str(own), f"{CACHE}/{name}", "rw"))
+        binds += [(str(path), f"{WHEELS}/{element}", "ro") for element, path in self.wheels.items()]
         return binds
 
     def _visible(self) -> list[str]:
@@ -250,19 +272,42 @@ class Sandbox:
         files = {f"bin/{path.name}": (0o755, path.read_text(encoding="utf-8")) for path in _FILES.iterdir()}
         if self._ca_bundle:
             files["ca-certificates.crt"] = (0o644, self._ca_bundle)
-            files["apt.conf"] = (0o644, f'Acquire::https::CAInfo "{CA_BUNDLE}";\n')
+        files["apt.conf"] = (0o644, "".join(f"{line};\n" for line in self._apt_settings()))
         return files
+
+    def _apt_settings(self) -> Iterator[str]:
+        """What apt in the chroot is told for the time of the build."""
+        if self._ca_bundle:
+            yield f'Acquire::https::CAInfo "{CA_BUNDLE}"'
+        if self.proxy:
+            yield from (f'Acquire::{scheme}::Proxy "{self.proxy}"' for scheme in ("http", "https"))
+            # What is pinned was valid when it was pinned.
+            yield 'Acquire::Check-Valid-Until "false"'
 
     def _environment(self, payload: Payload) -> dict[str, str]:
         """The payload's environment and, for this run only, how to reach the network from this host."""
         network = host.proxies()
+        if self.proxy:
+            # It would lead past the archive server, which minds it itself.
+            network = {name: value for name, value in network.items() if name.lower() != "no_proxy"}
+        if self.proxy and payload.proxied:
+            network.update(_through(self.proxy))
         if self._ca_bundle:
             network.update(dict.fromkeys(host.CA_VARIABLES, CA_BUNDLE))
-            if payload.chroot:
-                network["APT_CONFIG"] = "/dev/imgc/apt.conf"
+        if payload.chroot:
+            network["APT_CONFIG"] = "/dev/imgc/apt.conf"
         if self.user_namespace:
             network["IMGC_USER_NAMESPACE"] = "1"
+        if self.wheels:
+            network["IMGC_WHEELS"] = WHEELS
         return {**network, **payload.env}
+
+
+def _through(proxy: str) -> dict[str, str]:
+    """The variables that send a program's requests through a proxy."""
+    return {
+        name: proxy for scheme in ("http", "https") for name in (f"{scheme}_proxy", f"{scheme.upper()}_PROXY")
+    }
 
 
 def _without_report(done: process.Completed) -> ImgcError:

@@ -6,13 +6,13 @@ import errno
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgc.engine import events, host, protocol, sandbox
-from imgc.engine.layers import Layers
+from imgc.engine import events, failed_state, host, protocol, sandbox
+from imgc.engine.layers import LayerDamaged, Layers
 from imgc.engine.store import RESULTS, Store, Work
 from imgc.errors import ImgcError
 from imgc.graph.found import settle
@@ -50,7 +50,10 @@ FileStep = Callable[[Files], dict[str, Any]]
 
 @dataclass
 class Job:
-    """One platform's graph on its way through the engine."""
+    """What the engine needs to run steps of one platform.
+
+    ``base`` is the platform's hooks tree, the lowest layer of its state, and ``sandbox`` where its steps run.
+    """
 
     plan: Plan
     graph: nx.DiGraph[str]
@@ -58,30 +61,70 @@ class Job:
     store: Store
     layers: Layers
     work: Work
+    base: Path
+    sandbox: sandbox.Sandbox
     stream: events.Stream
     file_steps: Mapping[Kind, FileStep]
-    jobs: int = 2
+    #: SOURCE_DATE_EPOCH.
+    epoch: int
+    #: What hooks that read repositories are given in their environment for their pins.
+    pinned: Mapping[str, str] = field(default_factory=dict)
+    #: Variables that name an archive by https, as hooks are to have them: without, for the archive server to read.
+    plain: Mapping[str, str] = field(default_factory=dict)
+    #: Whether whatever hooks ask for over HTTP is to come from pinned archives, not only what apt asks for.
+    only_pinned: bool = False
+    #: What kept the hooks so far from getting something from outside.
+    blame: Callable[[], Sequence[ImgcError]] = tuple
     debug_trace: int = 0
     #: Replace results that are there already.
     fresh: bool = False
-    #: Directories of file steps that are needed only while this build runs (the raw disk).
+    #: Directories of file steps that are needed only while this build runs (the raw disk), by key; shared by all jobs.
     passing: dict[str, Path] = field(default_factory=dict)
-
-    @property
-    def sandbox(self) -> sandbox.Sandbox:
-        return self.layers.sandbox
 
     def step(self, step_id: str) -> Step:
         step: Step = self.graph.nodes[step_id]["step"]
         return step
 
 
-def run_step(job: Job, step: Step) -> None:
-    """Run one step and commit its result; raises E301 with the step's last lines when it fails."""
-    started = time.monotonic()
+def run_step(job: Job, step: Step) -> bool:
+    """Run one step and commit its result; False when another imgc has made it meanwhile.
+
+    Raises E301 with the step's last lines when it fails, and LayerDamaged when what it builds on is no longer whole.
+    """
+    if step.kind is Kind.ASSEMBLE:
+        # Nobody else can use it: it is gone with this build.
+        _run_step(job, step, lambda: None)
+        return True
+    claim = job.store.claim(job.keys[step.id], waiting=lambda who: _tell_of_wait(job, step, who))
+    try:
+        if not job.fresh and _is_there(job, step):
+            job.stream.emit(events.StepCached(step.platform, step.id, job.keys[step.id]))
+            claim.release()
+            return False
+        _run_step(job, step, claim.release)
+    except BaseException:
+        claim.release()
+        raise
+    return True
+
+
+def _tell_of_wait(job: Job, step: Step, who: str) -> None:
+    job.stream.emit(events.Notice(step.platform, f"{step.id} is being made by {who}; waiting for it"))
+
+
+def _is_there(job: Job, step: Step) -> bool:
+    """Whether a result has come into the store.  What a check or a boot found is about files that were replaced."""
     key = job.keys[step.id]
+    if step.kind in (Kind.CHECK, Kind.BOOT):
+        return False
+    return job.store.has_layer(key) if step.changes_state else job.store.has_result(key)
+
+
+def _run_step(job: Job, step: Step, committed: Callable[[], None]) -> None:
+    """Run one step; ``committed`` is called once its result is in the store, which may be later."""
+    started = time.monotonic()
     expected = job.store.times().get(step.id, 0.0)
-    job.stream.emit(events.StepStarted(step.platform, step.id, step.kind.value, key, expected))
+    job.stream.emit(events.StepStarted(step.platform, step.id, step.kind.value, job.keys[step.id], expected))
     tail: list[str] = []
 
     def on_line(text: str) -> None:
@@ -89,12 +132,15 @@ def run_step(job: Job, step: Step) -> None:
         del tail[:-TAIL]
         job.stream.emit(events.Line(step.platform, step.id, text))
 
-    scratch = job.work.directory(f"steps/{key[:16]}")
+    scratch = job.work.directory(f"steps/{job.keys[step.id][:16]}")
     try:
         if step.changes_state:
-            _run_state_step(job, step, scratch, on_line)
+            _run_state_step(job, step, scratch, on_line, committed)
         else:
             _run_file_step(job, step, scratch, on_line)
+            committed()
+    except LayerDamaged:
+        raise
     except (ImgcError, OSError) as cause:
         problem = cause if isinstance(cause, ImgcError) else _of_the_cache(job.store, cause)
         seconds = time.monotonic() - started
@@ -105,6 +151,10 @@ def run_step(job: Job, step: Step) -> None:
     seconds = time.monotonic() - started
     job.store.record_times({step.id: seconds})
     job.stream.emit(events.StepFinished(step.platform, step.id, seconds))
+
+
+def _input_keys(job: Job, step: Step) -> list[str]:
+    return [job.keys[one] for one in step.inputs]
 
 
 def _of_the_cache(where: Store, cause: OSError) -> ImgcError:
@@ -141,8 +191,7 @@ def state_below(job: Job, step: Step, upper: str = "", work: str = "") -> sandbo
     """The layers of every earlier step in the chain, topmost first, on the hooks tree of this build."""
     keys = chain_below(job, step)
     job.layers.bring(keys)
-    base = job.work.path / "base"
-    return sandbox.State((*(str(job.layers.state(key)) for key in keys), str(base)), upper, work)
+    return sandbox.State((*(str(job.layers.state(key)) for key in keys), str(job.base)), upper, work)
 
 
 def mounts_below(job: Job, step: Step) -> list[Mapping[str, Any]]:
@@ -157,19 +206,48 @@ def mounts_below(job: Job, step: Step) -> list[Mapping[str, Any]]:
 def payload_and_target(job: Job, step: Step) -> tuple[sandbox.Payload, sandbox.Target]:
     """The program that a state step runs, and the mounts it finds in the rootfs."""
     mounts = mounts_below(job, step)
+    given = {"SOURCE_DATE_EPOCH": str(job.epoch), **(job.pinned if _reads_repositories(step) else {})}
     if step.kind is Kind.HOOK:
         payload = protocol.hook_payload(
-            job.plan, step.phase, step.name, in_target=step.target, debug_trace=job.debug_trace
+            job.plan,
+            step.phase,
+            step.name,
+            in_target=step.target,
+            debug_trace=job.debug_trace,
+            given=given,
         )
+        payload = replace(payload, proxied=_asks_archives(job, step), env={**payload.env, **job.plain})
         return payload, protocol.target(step.phase, mounts, in_target=step.target)
     if step.kind is Kind.PACKAGES:
-        payload = protocol.packages_payload(job.plan, job.plan.platform.packages, debug_trace=job.debug_trace)
+        packages = job.plan.platform.packages
+        payload = protocol.packages_payload(job.plan, packages, debug_trace=job.debug_trace, given=given)
+        payload = replace(payload, env={**payload.env, **job.plain})
         return payload, protocol.target("install.d", mounts, in_target=True)
     options = {fact.name: fact.value for fact in step.facts if fact.kind == "option"}
     if step.name == "resolv-conf":
         # Not a fact: which name servers the host asks must not change what the image is.
         options["resolv_conf"] = host.resolv_conf()
     return _driver_payload(step.name, options), sandbox.Target(replay=tuple(mounts))
+
+
+def _asks_archives(job: Job, step: Step) -> bool:
+    """Whether what a hook asks for over HTTP is to come from the pinned archives.
+
+    A hook that knows of proxies by itself may write them into the image: it gets this host's, not one that is gone
+    after the build, unless it is the one that starts the system from an archive.
+    """
+    if any(fact.kind == "pin" and fact.name.startswith(("apt ", "yum ")) for fact in step.facts):
+        return True
+    return job.only_pinned and b"http_proxy" not in _text(hook_file(job.plan, step))
+
+
+def _text(path: str) -> bytes:
+    return Path(path).read_bytes() if path and Path(path).exists() else b""
+
+
+def _reads_repositories(step: Step) -> bool:
+    """Whether a step gets git trees or files that are pinned."""
+    return any(fact.kind == "pin" and fact.name.startswith(("git ", "file ")) for fact in step.facts)
 
 
 def _driver_payload(action: str, options: Mapping[str, Any]) -> sandbox.Payload:
@@ -184,7 +262,13 @@ def _driver_payload(action: str, options: Mapping[str, Any]) -> sandbox.Payload:
     return sandbox.Payload(argv, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"})
 
 
-def _run_state_step(job: Job, step: Step, scratch: Path, on_line: Callable[[str], None]) -> None:
+def _run_state_step(
+    job: Job,
+    step: Step,
+    scratch: Path,
+    on_line: Callable[[str], None],
+    committed: Callable[[], None],
+) -> None:
     key = job.keys[step.id]
     payload, target = payload_and_target(job, step)
     state = state_below(job, step, *job.layers.new(key))
@@ -198,46 +282,32 @@ def _run_state_step(job: Job, step: Step, scratch: Path, on_line: Callable[[str]
             raise ImgcError(
                 "E902", f"{_failure_text(step, outcome.status)}  No memory is left for layers.", hint=hint
             )
-        _keep_failed(job, step, scratch, outcome)
-        raise ImgcError("E301", _failure_text(step, outcome.status))
+        failed_state.keep(job, step, scratch, outcome.status)
+        raise _failure(job, step, outcome.status)
     meta: dict[str, Any] = {
         "step": step.id,
         "seconds": time.monotonic() - started,
         "mounts": list(outcome.mounts),
+        "inputs": _input_keys(job, step),
     }
     if is_handover(job.graph, step):
         # Relative to the plan: a linked script that is edited later must count with its new bytes.
         meta["discovered"] = settle(job.plan, _discover(job, step, scratch))
-    job.layers.keep(key, meta, replace=job.fresh)
+    job.layers.keep(key, meta, replace=job.fresh, done=committed)
+
+
+def _failure(job: Job, step: Step, status: int) -> ImgcError:
+    """The error of a hook; what it could not get from outside is the better reason where there is one."""
+    text = _failure_text(step, status)
+    for cause in job.blame():
+        return ImgcError(cause.code, f"{text}  {cause.message}", hint=cause.hint, place=cause.place)
+    return ImgcError("E301", text)
 
 
 def _failure_text(step: Step, status: int) -> str:
     how = f"signal {status - 128}" if status > 128 else f"exit status {status}"
     of = f" of element {step.element}" if step.element else ""
     return f"{step.phase + '/' if step.phase else ''}{step.name}{of} failed: {how}."
-
-
-def _keep_failed(job: Job, step: Step, scratch: Path, outcome: sandbox.Outcome) -> None:
-    """Keep the state in which a step failed, one per platform, for ``imgc build --shell``."""
-    made = scratch / "failed"
-    made.mkdir()
-    job.layers.pack(job.keys[step.id], made)
-    meta = {"step": step.id, "key": job.keys[step.id], "status": outcome.status}
-    (made / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-    kept = failed_directory(job.store, step.platform)
-    shutil.rmtree(kept, ignore_errors=True)
-    kept.parent.mkdir(exist_ok=True)
-    try:
-        made.rename(kept)
-    except OSError as problem:
-        if problem.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        # Another imgc has just kept the state in which its own build of this platform failed; it may.
-
-
-def failed_directory(where: Store, platform: str) -> Path:
-    """Where the state of a platform's last failure is kept."""
-    return where.cache / "failed" / platform
 
 
 def is_handover(graph: nx.DiGraph[str], step: Step) -> bool:
@@ -272,7 +342,7 @@ def _run_file_step(job: Job, step: Step, scratch: Path, on_line: Callable[[str],
     made = scratch / "made"
     made.mkdir(parents=True)
     inputs = {
-        one: job.passing.get(one) or job.store.result(job.keys[one])
+        one: job.passing.get(job.keys[one]) or job.store.result(job.keys[one])
         for one in step.inputs
         if not job.step(one).changes_state
     }
@@ -281,10 +351,10 @@ def _run_file_step(job: Job, step: Step, scratch: Path, on_line: Callable[[str],
     files = Files(job.plan.platform, step, made, scratch, state, job.sandbox, inputs, key, logs, on_line)
     started = time.monotonic()
     meta = job.file_steps[step.kind](files)
-    meta = {**meta, "step": step.id, "seconds": time.monotonic() - started}
+    meta |= {"step": step.id, "seconds": time.monotonic() - started, "inputs": _input_keys(job, step)}
     if step.kind is Kind.ASSEMBLE:
         (made / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-        job.passing[step.id] = made
+        job.passing[key] = made
         return
     job.store.commit(RESULTS, job.keys[step.id], made, meta, replace=job.fresh)
     shutil.rmtree(scratch, ignore_errors=True)

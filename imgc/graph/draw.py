@@ -36,7 +36,7 @@ def dot(graph: networkx.DiGraph[str], keys: Mapping[str, str], cached: Set[str])
             lines += [f"  subgraph cluster_{number} {{", f"    label={_quoted(title)};"]
             indent = "    "
         for step in steps:
-            label = "\n".join(_label(step, keys))
+            label = "\n".join(_label(graph, step, keys))
             color = _CACHED if step.id in cached else _TO_RUN
             lines.append(f'{indent}{_quoted(step.id)} [label={_quoted(label)}, fillcolor="{color}"];')
         if title:
@@ -54,7 +54,7 @@ def mermaid(graph: networkx.DiGraph[str], keys: Mapping[str, str], cached: Set[s
             lines.append(f"  subgraph g{number} [{_escaped(title)}]")
         for step in steps:
             state = "cached" if step.id in cached else "run"
-            label = "<br/>".join(_escaped_text(line) for line in _label(step, keys))
+            label = "<br/>".join(_escaped_text(line) for line in _label(graph, step, keys))
             lines.append(f'    {names[step.id]}["{label}"]:::{state}')
         if title:
             lines.append("  end")
@@ -65,7 +65,9 @@ def mermaid(graph: networkx.DiGraph[str], keys: Mapping[str, str], cached: Set[s
 
 def as_json(graph: networkx.DiGraph[str], keys: Mapping[str, str], cached: Set[str]) -> str:
     """The graph as JSON: every step with its key, inputs and facts, in an order in which they can run."""
-    steps = [_plain(step, keys, cached) for step in steps_in_order(graph)]
+    steps = [
+        {**_plain(step, keys, cached), "platforms": _platforms(graph, step)} for step in steps_in_order(graph)
+    ]
     return json.dumps({"steps": steps}, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -76,18 +78,28 @@ def svg(graph: networkx.DiGraph[str], keys: Mapping[str, str], cached: Set[str])
 
 
 def _groups(graph: networkx.DiGraph[str]) -> Iterator[tuple[str, list[Step]]]:
-    """Steps that follow each other in one phase of one platform; no title where there is no phase."""
-    grouped = itertools.groupby(steps_in_order(graph), key=lambda step: (step.platform, step.phase))
-    for (platform, phase), steps in grouped:
-        yield f"{platform}: {phase}" if phase else "", list(steps)
+    """Steps that follow each other in one phase of the same platforms; no title where there is no phase."""
+    grouped = itertools.groupby(
+        steps_in_order(graph), key=lambda step: (", ".join(_platforms(graph, step)), step.phase)
+    )
+    for (platforms, phase), steps in grouped:
+        yield f"{platforms}: {phase}" if phase else "", list(steps)
+
+
+def _platforms(graph: networkx.DiGraph[str], step: Step) -> list[str]:
+    """The platforms that need a step: its own, and in the graph of a fleet all that share it."""
+    shared: list[str] = graph.nodes[step.id].get("platforms", [step.platform])
+    return shared
 
 
 def _edges(graph: networkx.DiGraph[str]) -> Iterator[tuple[str, str]]:
     return ((input, step.id) for step in steps_in_order(graph) for input in step.inputs)
 
 
-def _label(step: Step, keys: Mapping[str, str]) -> list[str]:
-    return [line for line in (step.name, step.element, keys[step.id][:SHORT]) if line]
+def _label(graph: networkx.DiGraph[str], step: Step, keys: Mapping[str, str]) -> list[str]:
+    platforms = len(_platforms(graph, step))
+    shared = f"shared by {platforms} platforms" if platforms > 1 else ""
+    return [line for line in (step.name, step.element, keys[step.id][:SHORT], shared) if line]
 
 
 def _plain(step: Step, keys: Mapping[str, str], cached: Set[str]) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from imgc.build import Artifact, BuildResult
+from imgc.build import BuildResult
 from imgc.engine import events
 from imgc.errors import ImgcError
+from imgc.publish import Artifact
 
 PLATFORM = "debian-bookworm"
 START = 1_700_000_000.0

@@ -32,17 +32,25 @@ class Road:
     def __init__(self) -> None:
         self.scripts: dict[str, Script] = {}
         self.asked: list[tuple[str, BuildOptions, Settings]] = []
+        self.broken: dict[str, ImgcError] = {}
 
-    def compile_platforms(self, names: Iterable[str], _settings: Settings) -> list[Any]:
-        return [SimpleNamespace(platform=SimpleNamespace(name=name)) for name in names]
+    def compile_each(
+        self, names: Iterable[str], _settings: Settings
+    ) -> tuple[list[Any], dict[str, ImgcError]]:
+        compiled = [SimpleNamespace(platform=SimpleNamespace(name=name)) for name in names]
+        return [one for one in compiled if one.platform.name not in self.broken], self.broken
 
-    def build(self, compiled: Any, options: BuildOptions, settings: Settings, stream: Stream) -> BuildResult:
-        name = compiled.platform.name
-        self.asked.append((name, options, settings))
-        events, result = self.scripts.get(name, well)(name)
-        for event in events:
-            stream.emit(event)
-        return result
+    def build_all(
+        self, compiled: Iterable[Any], options: BuildOptions, settings: Settings, stream: Stream
+    ) -> list[BuildResult]:
+        results = []
+        for name in (one.platform.name for one in compiled):
+            self.asked.append((name, options, settings))
+            events, result = self.scripts.get(name, well)(name)
+            for event in events:
+                stream.emit(event)
+            results.append(result)
+        return results
 
 
 def well(name: str) -> tuple[Iterator[Event], BuildResult]:
@@ -60,8 +68,8 @@ def cut_short(name: str) -> tuple[Iterator[Event], BuildResult]:
 @pytest.fixture
 def played(project: Path, monkeypatch: pytest.MonkeyPatch) -> Road:
     played = Road()
-    monkeypatch.setattr(road, "compile_platforms", played.compile_platforms)
-    monkeypatch.setattr(road, "build", played.build)
+    monkeypatch.setattr(road, "compile_each", played.compile_each)
+    monkeypatch.setattr(road, "build_all", played.build_all)
     return played
 
 
@@ -84,10 +92,26 @@ def test_a_build_that_had_nothing_to_do_says_so(played: Road, imgc: Imgc) -> Non
 
 
 def test_options_reach_the_build(played: Road, imgc: Imgc, tmp_path: Path) -> None:
-    line = f"build a -o {tmp_path}/out --format qcow2 --format raw --boot --fresh --trace --trace --cache {tmp_path}/c"
+    line = (
+        f"build a -o {tmp_path}/out --format qcow2 --format raw --boot --fresh --trace --trace --cache {tmp_path}/c"
+        " --jobs 3 --memory-budget 8G --disk-budget 1.5GiB --fail-fast --refresh --offline --disk"
+    )
     imgc(*line.split())
     ((_, options, settings),) = played.asked
-    assert options == BuildOptions(tmp_path / "out", ("qcow2", "raw"), boot=True, fresh=True, debug_trace=2)
+    assert options == BuildOptions(
+        tmp_path / "out",
+        ("qcow2", "raw"),
+        boot=True,
+        fresh=True,
+        debug_trace=2,
+        jobs=3,
+        memory=False,
+        memory_budget=8 * 2**30,
+        disk_budget=3 * 2**29,
+        fail_fast=True,
+        refresh=True,
+        offline=True,
+    )
     assert settings.cache_dir == tmp_path / "c"
     assert settings.host_environment == dict(os.environ)
 
@@ -95,7 +119,7 @@ def test_options_reach_the_build(played: Road, imgc: Imgc, tmp_path: Path) -> No
 def test_by_default_images_go_to_images(played: Road, imgc: Imgc) -> None:
     imgc("build", "a")
     ((_, options, _settings),) = played.asked
-    assert options == BuildOptions(Path("images"))
+    assert options == BuildOptions(Path("images"), jobs=os.cpu_count() or 1)
 
 
 def test_a_platform_named_twice_is_built_once(played: Road, imgc: Imgc) -> None:
@@ -155,25 +179,56 @@ def test_several_problems_of_a_build_are_all_shown(played: Road, imgc: Imgc) -> 
     ]
 
 
-def test_a_failure_ends_the_run_unless_told_to_keep_going(played: Road, imgc: Imgc) -> None:
+def test_one_failure_is_the_status_of_all(played: Road, imgc: Imgc) -> None:
     played.scripts["a"] = badly
-    assert imgc("build", "a", "b").exit_code == 1
-    assert [name for name, _, _ in played.asked] == ["a"]
-    played.asked.clear()
-    assert imgc("build", "a", "b", "--keep-going").exit_code == 1
-    assert [name for name, _, _ in played.asked] == ["a", "b"]
+    ended = imgc("build", "a", "b")
+    assert ended.exit_code == 1
+    assert "b: 3 steps run" in ended.stdout
 
 
-def test_an_interrupt_ends_the_run_whatever_else_is_asked(played: Road, imgc: Imgc) -> None:
-    played.scripts["a"] = cut_short
-    ended = imgc("build", "a", "b", "--keep-going", "--shell")
+def test_a_spec_that_is_broken_does_not_keep_the_others_from_being_built(played: Road, imgc: Imgc) -> None:
+    played.broken["a"] = ImgcError("E105", "Unknown key `x`.", place=Place("specs/a.yaml", 2, 1))
+    ended = imgc("build", "a", "b")
+    assert ended.exit_code == 1
+    assert ended.stderr.startswith("specs/a.yaml:2:1: E105")
+    assert [name for name, _, _ in played.asked] == ["b"]
+
+
+def test_with_fail_fast_a_broken_spec_ends_the_run(played: Road, imgc: Imgc) -> None:
+    played.broken["a"] = ImgcError("E105", "Unknown key `x`.")
+    assert imgc("build", "a", "b", "--fail-fast").exit_code == 1
+    assert played.asked == []
+
+
+def test_an_interrupt_is_the_status_whatever_else_happened(played: Road, imgc: Imgc) -> None:
+    played.scripts |= {"a": cut_short, "b": badly}
+    ended = imgc("build", "a", "b", "--shell")
     assert ended.exit_code == 130
-    assert [name for name, _, _ in played.asked] == ["a"]
-    assert ended.stderr.splitlines() == [
+    assert ended.stderr.splitlines()[:3] == [
         "E307: The build was interrupted.",
         "    log /logs/1.log",
         "    hint: It resumes.",
     ]
+
+
+def test_all_means_every_spec_there_is(played: Road, imgc: Imgc) -> None:
+    imgc("build", "--all")
+    assert [name for name, _, _ in played.asked] == sorted(
+        path.stem for path in (Path.cwd() / "specs").glob("*.yaml")
+    )
+
+
+@pytest.mark.parametrize("words", [["build"], ["build", "a", "--all"], ["graph"], ["graph", "a", "--all"]])
+def test_either_platforms_are_named_or_all_are_meant(words: list[str], imgc: Imgc) -> None:
+    ended = imgc(*words)
+    assert ended.exit_code == 2
+    assert "Name platforms, or say --all." in ended.stderr
+
+
+def test_a_size_must_be_one(imgc: Imgc) -> None:
+    ended = imgc("build", "a", "--memory-budget", "8 gb")
+    assert ended.exit_code == 2
+    assert "8 GiB" in ended.stderr
 
 
 def test_json_is_all_there_is_on_stdout(played: Road, imgc: Imgc) -> None:
@@ -207,7 +262,7 @@ from tests.cli import test_build_commands as here
 import imgc.build as road
 played = here.Road()
 played.scripts["a"] = here.badly
-road.compile_platforms, road.build = played.compile_platforms, played.build
+road.compile_each, road.build_all = played.compile_each, played.build_all
 road.shell = lambda compiled, step, settings: (print("a shell in", step), os.system("kill -INT $PPID; sleep 0.2"))
 from imgc.cli.main import main
 main()

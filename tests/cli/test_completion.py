@@ -39,7 +39,7 @@ def second(project: Path, importable: None) -> Path:
 
 def test_commands_and_options_complete(importable: None) -> None:
     assert completed("imgc pl") == ["plain,plan"]
-    assert "plain,--keep-going" in completed("imgc build --k")
+    assert "plain,--check-reproducible" in completed("imgc build --ch")
 
 
 def test_platforms_complete(second: Path) -> None:

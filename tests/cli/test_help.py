@@ -11,7 +11,7 @@ import click
 import pytest
 
 from imgc import __version__
-from imgc.cli.command import Command, CommonOption
+from imgc.cli.command import Command, CommonOption, Group
 from imgc.cli.main import cli
 from imgc.cli.reference import markdown
 from imgc.errors import CODES
@@ -27,7 +27,7 @@ EXAMPLES = [
 
 
 def test_the_commands_are_there() -> None:
-    wanted = "list check plan graph build boot schema clean explain-error completion"
+    wanted = "list check plan graph lock why build boot schema clean cache explain-error completion"
     assert wanted.split() == COMMANDS
 
 
@@ -43,7 +43,7 @@ def test_every_command_explains_itself(name: str, imgc: Imgc) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_has_help(name: str) -> None:
     command = cli.commands[name]
-    assert isinstance(command, Command)
+    assert isinstance(command, Command | Group)
     assert all(one.help for one in command.params if isinstance(one, click.Option))
     assert sum(isinstance(one, CommonOption) for one in command.params) == 4
 

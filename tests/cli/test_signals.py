@@ -23,16 +23,16 @@ from imgc import process
 from imgc.engine import events
 from imgc.errors import ImgcError
 
-def build(compiled, options, settings, stream):
+def build_all(compiled, options, settings, stream):
     stream.emit(events.BuildStarted("a", 1, 0, "log"))
     try:
         process.run(["sleep", "{seconds}"])
     except ImgcError as error:
-        return road.BuildResult("a", "interrupted", 0, 0, 1.0, (), Path("log"), error)
-    return road.BuildResult("a", "ok", 1, 0, 1.0, (), Path("log"))
+        return [road.BuildResult("a", "interrupted", 0, 0, 1.0, (), Path("log"), error)]
+    return [road.BuildResult("a", "ok", 1, 0, 1.0, (), Path("log"))]
 
-road.compile_platforms = lambda names, settings: [SimpleNamespace(platform=None)]
-road.build = build
+road.compile_each = lambda names, settings: ([SimpleNamespace(platform=None)], {{}})
+road.build_all = build_all
 from imgc.cli.main import main
 main()
 """

@@ -23,13 +23,14 @@ ONE_OF_EACH = [
     events.Line("p", "p/b", "\x1b[1mtext\ud800", time=1_700_000_000.5),
     events.StepFinished("p", "p/b", 1.234, time=1_700_000_000.5),
     events.StepFailed("p", "p/c", 2, "It broke.", "", "tail", time=1_700_000_000.5),
+    events.Notice("p", "By the way.", time=1_700_000_000.5),
     events.ArtifactReady("p", "/i", "raw", 5, "s", "m", time=1_700_000_000.5),
     events.BuildFinished("p", "ok", 6, 3, 7, "/l", time=1_700_000_000.5),
 ]
 
 
 def test_every_event_is_a_line(tmp_path: Path) -> None:
-    with Log(tmp_path / "logs") as log:
+    with Log(tmp_path / "logs", "p") as log:
         stream = events.Stream(log)
         for event in ONE_OF_EACH:
             stream.emit(event)
@@ -44,6 +45,7 @@ def test_every_event_is_a_line(tmp_path: Path) -> None:
         "p/b | \x1b[1mtext?",
         "p/b finished in 1.23 s",
         "p/c FAILED after 2.00 s: It broke.",
+        "note: By the way.",
         "/i ready: 5 bytes, sha256 s",
         "build p ok: 6 steps ran, 3 cached",
     ]
@@ -62,10 +64,17 @@ def test_json_has_every_field(event: events.Event) -> None:
     assert json.loads(line) == {"event": type(event).__name__, **dataclasses.asdict(event)}
 
 
+def test_a_log_is_about_one_platform(tmp_path: Path) -> None:
+    with Log(tmp_path, "other") as log:
+        for event in ONE_OF_EACH:
+            log(event)
+        assert log.path.read_text() == ""
+
+
 def test_old_logs_go(tmp_path: Path) -> None:
     for number in range(KEPT + 20):
         (tmp_path / f"2020-01-01T00-00-{number:02}.log").touch()
-    with Log(tmp_path) as log:
+    with Log(tmp_path, "p") as log:
         left = sorted(path.name for path in tmp_path.iterdir())
         assert len(left) == KEPT
         assert log.path.name == left[-1]
@@ -75,7 +84,7 @@ def test_old_logs_go(tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file")
     with pytest.raises(ImgcError) as raised:
-        Log(tmp_path / "logs" / "p")
+        Log(tmp_path / "logs" / "p", "p")
     assert raised.value.code == "E304"
 
 
@@ -92,7 +101,7 @@ def test_readers_come_and_go() -> None:
 
 
 def test_lines_from_several_threads_do_not_mix(tmp_path: Path) -> None:
-    with Log(tmp_path) as log:
+    with Log(tmp_path, "p") as log:
         stream = events.Stream(log)
 
         def emit(name: str) -> None:
@@ -112,7 +121,7 @@ def test_lines_from_several_threads_do_not_mix(tmp_path: Path) -> None:
 def test_names_sort_by_time(tmp_path: Path) -> None:
     paths = []
     for _ in range(3):
-        with Log(tmp_path) as log:
+        with Log(tmp_path, "p") as log:
             paths.append(log.path)
     assert paths == sorted(set(paths))
     assert all(str(os.getpid()) in path.name for path in paths)

@@ -93,13 +93,16 @@ def test_mounts_of_a_phase(plan: Plan, phase: str) -> None:
 
 
 def test_the_programs_of_hooks(plan: Plan) -> None:
-    inside = protocol.hook_payload(plan, "install.d", "50-one", in_target=True, debug_trace=0)
+    inside = protocol.hook_payload(plan, "install.d", "50-one", in_target=True, debug_trace=0, given={})
     assert (inside.cwd, inside.chroot) == ("/", protocol.ROOTFS)
     assert inside.argv[-3:] == (protocol.IN_TARGET, "install.d", "50-one")
-    outside = protocol.hook_payload(plan, "cleanup.d", "50-one", in_target=False, debug_trace=2)
+    given = {"SOURCE_DATE_EPOCH": "5", "OTHER": "given"}
+    outside = protocol.hook_payload(plan, "cleanup.d", "50-one", in_target=False, debug_trace=2, given=given)
     assert (outside.cwd, outside.chroot) == (protocol.OUT, "")
     assert outside.env["DIB_DEBUG_TRACE"] == "2"
-    packages = protocol.packages_payload(plan, ["a", "b"], debug_trace=0)
+    # What the spec says wins over what follows from pins.
+    assert (outside.env["SOURCE_DATE_EPOCH"], outside.env["OTHER"]) == ("5", "x")
+    packages = protocol.packages_payload(plan, ["a", "b"], debug_trace=0, given={})
     assert packages.argv[-2:] == ("a", "b") and packages.chroot == protocol.ROOTFS
     shell = protocol.shell_payload(inside)
     assert shell.chroot == inside.chroot and not shell.ignore_syncs

@@ -21,6 +21,6 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Debian:
     """The Debian platform, built once for all tests that look at it."""
     debian = Debian(tmp_path_factory.mktemp("debian"))
     debian.say("first")
-    done = debian.build()
+    done = debian.build(seconds=900)
     assert done.status == 0, done.errors
     return debian

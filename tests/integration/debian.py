@@ -20,7 +20,7 @@ extends: {common}
 base: {{release: bookworm}}
 element_paths: [elements]
 elements: [last]
-outputs: [{{format: tar, compression: none}}]
+outputs: [{{format: tar, compression: none}}, {{format: raw}}]
 """
 
 

@@ -126,9 +126,9 @@ class Project:
             timeout=seconds,
         )
 
-    def build(self, *options: str) -> Build:
+    def build(self, *options: str, seconds: float = 120) -> Build:
         """Build to the end."""
-        return self.start(*options).end()
+        return self.start(*options).end(seconds)
 
     def start(self, *options: str) -> Running:
         """Begin to build."""

@@ -42,7 +42,7 @@ def test_a_second_build_runs_nothing_and_touches_nothing(project: Project) -> No
     assert sorted(first.ran) == sorted([*PLAIN, "install.d/50-one"])
     assert project.text("etc/one") == "0\n"
     published = snapshot(project.images)
-    assert set(published) == {"tiny.tar", "tiny.tar.sha256", "tiny.tar.md5"}
+    assert set(published) == {"tiny.tar", "tiny.tar.sha256", "tiny.tar.md5", "tiny.lock"}
     digest = hashlib.sha256(project.tar.read_bytes()).hexdigest()
     assert Path(f"{project.tar}.sha256").read_text() == f"{digest}  tiny.tar\n"
 
@@ -275,7 +275,7 @@ def test_two_builds_at_once(project: Project) -> None:
     assert [one.status for one in ended] == [0, 0], [one.errors for one in ended]
     assert project.text("etc/one") == "one\n"
     assert sorted(path.name for path in project.images.iterdir()) == [
-        *("tiny.tar", "tiny.tar.md5", "tiny.tar.sha256"),
+        *("tiny.lock", "tiny.tar", "tiny.tar.md5", "tiny.tar.sha256"),
     ]
     assert project.build().ran == []
     assert list((project.cache / "work").iterdir()) == []

@@ -98,7 +98,7 @@ def test_ended_while_an_output_is_made(ready: Project) -> None:
     assert done.status == 0, done.errors
     assert list((ready.cache / "work").iterdir()) == []
     assert [path.name for path in sorted(ready.images.iterdir())] == [
-        *("tiny.tar.zst", "tiny.tar.zst.md5", "tiny.tar.zst.sha256"),
+        *("tiny.lock", "tiny.tar.zst", "tiny.tar.zst.md5", "tiny.tar.zst.sha256"),
     ]
 
 
@@ -221,6 +221,7 @@ def test_killed_while_publishing(ready: Project) -> None:
     assert statuses[-1] == 0 and len(statuses) > 5 and set(statuses[:-1]) == {-signal.SIGKILL}
     assert "etc/new" in ready.tree()
     assert sorted(path.name for path in ready.images.iterdir()) == [
+        "tiny.lock",
         "tiny.tar",
         "tiny.tar.md5",
         "tiny.tar.sha256",

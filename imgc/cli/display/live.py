@@ -14,7 +14,7 @@ from rich.text import Text
 
 from imgc.cli.display.progress import Group, Progress, Running, short
 from imgc.cli.text import clock, duration, many
-from imgc.engine.events import BuildFinished, BuildStarted, Event
+from imgc.engine.events import BuildFinished, BuildStarted, Event, Notice
 
 _REFRESHES_PER_SECOND = 8
 
@@ -43,6 +43,9 @@ class LiveDisplay:
         )
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, Notice):
+            self._console.print(Text(f"{event.platform}: {event.text}", style="dim"))
+            return
         with self._lock:
             platform = getattr(event, "platform", "")
             if isinstance(event, BuildStarted) or platform not in self._builds:

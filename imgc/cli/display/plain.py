@@ -11,6 +11,7 @@ from imgc.engine.events import (
     BuildStarted,
     Event,
     Line,
+    Notice,
     StepCached,
     StepFailed,
     StepFinished,
@@ -45,6 +46,8 @@ class PlainLog:
                 return f"done    {event.step} {duration(event.seconds)}"
             case StepFailed():
                 return f"failed  {event.step} {duration(event.seconds)}"
+            case Notice():
+                return f"note    {event.platform}: {event.text}"
             case ArtifactReady():
                 return f"output  {event.path}"
             case StepStarted() if self._verbose:
