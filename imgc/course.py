@@ -17,7 +17,7 @@ from imgc.engine.demand import stored_steps, wanted_steps
 from imgc.engine.log import Log
 from imgc.errors import ImgcError
 from imgc.graph.step import Kind
-from imgc.pins import lock_file
+from imgc.pins import lock_file, record, recorded_file
 from imgc.publish import Artifact, publish, publish_lock, publish_side
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class Course:
         """After a build of what is new outside, the lock beside the spec says so, if there is one."""
         file = lock_file(self.compiled.platform)
         if self.options.refresh and file.exists():
-            locks.write(self.compiled.lock, file)
+            locks.write(locks.read(recorded_file(self.compiled.platform, self.store.cache)), file)
 
     def _record(self) -> None:
         """Remember what was built, for `imgc why`."""
@@ -221,7 +221,10 @@ class Course:
                 place = self.store.result(keys[step.id])
                 publish_side(place / "out", output_dir)
                 packages = self.store.meta(place).get("packages", {})
-                publish_lock(replace(self.compiled.lock, packages=packages), output_dir)
+                lock = replace(self.compiled.lock, packages=packages)
+                publish_lock(lock, output_dir)
+                # For `imgc lock`, and for the next build where there is no lock.
+                record(lock, self.compiled.platform, self.store.cache)
             if step.kind is Kind.BOOT:
                 self._boot_reports.append(boot_report(self.store.meta(self.store.result(keys[step.id]))))
 

@@ -104,6 +104,9 @@ def pin(
     results = []
     for job in jobs:
         after = relock(job.name, pinned[job.name], job.before)
+        if not after.packages:
+            # Not written into the lock yet, but built from these very pins.
+            after = relock(job.name, pinned[job.name], _recorded(job, settings))
         moves = locks.moves(job.before.pins if job.before else {}, after.pins)
         newer: tuple[Newer, ...] = ()
         if diff and job.before:
@@ -132,14 +135,18 @@ def _with_lock(job: Job, *, required: bool) -> Job:
 
 def _known(job: Job, settings: Settings) -> dict[tuple[str, str], Pin]:
     """The pins of the last build of a platform, and over them those of its lock."""
+    recorded = _recorded(job, settings)
+    return {**(recorded.pins if recorded else {}), **(job.before.pins if job.before else {})}
+
+
+def _recorded(job: Job, settings: Settings) -> Lock | None:
+    """What the last build of a platform used; None when it was never built here."""
     from imgc import lock as locks
 
-    recorded = locks.path_of(settings.cache_dir / "pins", job.name)
     try:
-        pins = dict(locks.read(recorded).pins)
+        return locks.read(locks.path_of(settings.cache_dir / "pins", job.name))
     except ImgcError:
-        pins = {}
-    return {**pins, **(job.before.pins if job.before else {})}
+        return None
 
 
 # --- for builds -----------------------------------------------------------------------------------------------------

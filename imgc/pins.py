@@ -38,5 +38,7 @@ def known_lock(platform: Platform, cache: Path) -> Lock:
 def record(lock: Lock, platform: Platform, cache: Path) -> None:
     """Remember the pins of a build for the next one."""
     file = recorded_file(platform, cache)
+    if file.exists() and file.read_text(encoding="utf-8", errors="replace") == locks.text_of(lock):
+        return
     file.parent.mkdir(parents=True, exist_ok=True)
     locks.write(lock, file)

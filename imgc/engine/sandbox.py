@@ -287,7 +287,7 @@ class Sandbox:
     def _environment(self, payload: Payload) -> dict[str, str]:
         """The payload's environment and, for this run only, how to reach the network from this host."""
         network = host.proxies()
-        if self.proxy:
+        if self.proxy and (payload.proxied or payload.chroot):
             # It would lead past the archive server, which minds it itself.
             network = {name: value for name, value in network.items() if name.lower() != "no_proxy"}
         if self.proxy and payload.proxied:

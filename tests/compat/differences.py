@@ -84,6 +84,10 @@ _ENVIRONMENT = (
         ),
     ),
     Allowed(
+        "SOURCE_DATE_EPOCH", (Case(rf"(?:{_ANY}|sudo/(plain|kept))/env/SOURCE_DATE_EPOCH", None, "[0-9]+"),)
+    ),
+    Allowed("no_proxy", (Case(rf"{_CHROOT}/env/no_proxy", "example", None),)),
+    Allowed(
         "command line",
         (
             Case(rf"{_ANY}/env/DIB_ARGS", "--no-tmpfs .* probe", r"[a-z -]*\bprobe\b[a-z -]*"),
@@ -227,7 +231,10 @@ _FILES = (
     ),
     Allowed(
         "git objects",
-        (Case(r"tree/opt/probe-git/\.git/objects/.*", "0 444 (.*)", "0 644 .*"),),
+        (
+            Case(r"tree/opt/probe-git/\.git/objects/.*", "(0 444|5 755) .*", None),
+            Case(r"tree/opt/probe-git/\.git/objects/.*", None, "(0 644|5 755) .*"),
+        ),
     ),
     Allowed(
         "hidden files of the root",
@@ -244,6 +251,7 @@ _OUTPUTS = (
     Allowed("/proc and /sys in archives", (Case("tree/(proc|sys)", None, "5 755 0:0"),)),
     Allowed("lost+found in archives", (Case(r"tree/lost\+found", "5 700 0:0", None),)),
     Allowed("checksums of archives", (Case(r"delivered/probe\.tar\.(md5|sha256)", None, "present"),)),
+    Allowed("lock", (Case(r"delivered/probe\.lock", None, "present"),)),
 )
 
 ALLOWED = (*_ENVIRONMENT, *_SUDO, *_PROCESS, *_FILES, *_OUTPUTS)

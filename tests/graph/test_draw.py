@@ -9,7 +9,7 @@ import xml.etree.ElementTree
 import pytest
 
 from imgc.errors import ImgcError
-from imgc.graph import draw, keys, lower, steps_in_order
+from imgc.graph import PROTOCOL, draw, keys, lower, steps_in_order
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_json(drawn):
     assert [step["id"] for step in steps] == [step.id for step in steps_in_order(graph)]
     assert {step["id"]: step["key"] for step in steps} == found
     assert [step["id"] for step in steps if step["cached"]] == [step["id"] for step in steps[:5]]
-    assert steps[0]["facts"][0] == {"kind": "protocol", "name": "imgc", "value": "1"}
+    assert steps[0]["facts"][0] == {"kind": "protocol", "name": "imgc", "value": PROTOCOL}
 
 
 def test_svg(drawn):

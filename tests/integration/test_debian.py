@@ -173,7 +173,17 @@ def test_an_edit_of_the_last_element_survives_accidents(debian: Debian) -> None:
     assert done.status == 0, done.errors
     ran += done.ran
     assert set(ran) - {step for step in ran if step.startswith("cleanup.d/")} == {
-        *("finalise.d/99-zzz-last", "finalise", "disk", "side-outputs", "qcow2", "vhd", "tar", "check"),
+        *(
+            "finalise.d/99-zzz-last",
+            "finalise",
+            "disk",
+            "side-outputs",
+            "qcow2",
+            "vhd",
+            "tar",
+            "raw",
+            "check",
+        ),
     }
     assert debian.text("etc/last") == f"{text}\n"
     assert os.listdir(debian.cache / "work") == []
