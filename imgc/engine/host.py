@@ -8,29 +8,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgc import process
+from imgc import certificates, process
 from imgc.errors import ImgcError
-
-#: Where distributions keep the bundle of trusted certificates.
-CA_BUNDLES = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-)
 
 #: Proxy settings that programs look for, in either case.
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
-
-#: Variables by which programs are told of a bundle of certificates.
-CA_VARIABLES = (
-    "SSL_CERT_FILE",
-    "CURL_CA_BUNDLE",
-    "REQUESTS_CA_BUNDLE",
-    "PIP_CERT",
-    "GIT_SSL_CAINFO",
-    "NODE_EXTRA_CA_CERTS",
-)
 
 #: An ordinary user needs this many subordinate ids: an image's own users reach up to 65534 (nobody).
 SUBORDINATE_IDS = 65535
@@ -38,13 +20,8 @@ SUBORDINATE_IDS = 65535
 
 def ca_bundle() -> str:
     """The text of the host's bundle of trusted certificates; empty when there is none."""
-    named = [os.environ[name] for name in CA_VARIABLES if os.environ.get(name)]
-    for path in (*named, *CA_BUNDLES):
-        try:
-            return Path(path).read_text(encoding="utf-8")
-        except OSError:
-            continue
-    return ""
+    path = certificates.bundle()
+    return Path(path).read_text(encoding="utf-8") if path else ""
 
 
 def proxies() -> dict[str, str]:

@@ -30,7 +30,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgc import process
+from imgc import certificates, process
 from imgc.engine import host
 from imgc.errors import ImgcError
 from imgc.graph.plan import dib_directory
@@ -293,7 +293,7 @@ class Sandbox:
         if self.proxy and payload.proxied:
             network.update(_through(self.proxy))
         if self._ca_bundle:
-            network.update(dict.fromkeys(host.CA_VARIABLES, CA_BUNDLE))
+            network.update(dict.fromkeys(certificates.VARIABLES, CA_BUNDLE))
         if payload.chroot:
             network["APT_CONFIG"] = "/dev/imgc/apt.conf"
         if self.user_namespace:

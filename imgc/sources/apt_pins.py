@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from imgc.errors import ImgcError
@@ -10,6 +11,7 @@ from imgc.sources.apt_archive import PINNED_FILES, RELEASE_LIMIT, Suite, suite_d
 from imgc.sources.apt_index import Release, parse_release
 from imgc.sources.apt_versions import sort_key
 from imgc.sources.archive_fetch import Fetcher
+from imgc.sources.archive_offers import Offer, newest_versions
 from imgc.sources.archive_store import ArchiveStore
 from imgc.sources.download import Gone, fetch_bytes
 
@@ -37,18 +39,11 @@ def pin_apt(source: Source, cache: Path) -> Pin:
 
 def locked_versions(source: Source, pin: Pin, cache: Path, *, offline: bool = False) -> dict[str, str]:
     """The newest version of every package that the pinned suite offers, by name.  Raises E601, E603 to E605."""
-    store = ArchiveStore(cache)
-    fetcher = Fetcher(store, offline=offline)
-    try:
-        versions: dict[str, str] = {}
-        for package in Suite(source, pin, store, fetcher.get).packages():
-            known = versions.get(package.name)
-            if known is None or sort_key(package.version) > sort_key(known):
-                versions[package.name] = package.version
-    finally:
-        fetcher.close()
-        store.close()
-    return versions
+
+    def packages(store: ArchiveStore, fetcher: Fetcher) -> Iterable[Offer]:
+        return Suite(source, pin, store, fetcher.get).packages()
+
+    return newest_versions(packages, sort_key, cache, offline=offline)
 
 
 def _files(source: Source) -> dict[str, bytes]:

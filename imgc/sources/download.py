@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from imgc import process
+from imgc import certificates, process
 from imgc.errors import ImgcError
 
 if TYPE_CHECKING:
@@ -35,14 +35,6 @@ _CHUNK = 1 << 18
 
 #: Seconds of the first pause between tries (each further one is twice as long), and of the longest.
 _PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-
-#: Bundles of trusted certificates: variables that name one, then where distributions keep theirs.
-_CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-_CA_BUNDLES = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-)
 
 #: Parameters of a URL that hold what nobody else may read.
 _SECRET = re.compile(
@@ -404,8 +396,7 @@ def session() -> requests.Session:
             made.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
             for scheme in ("http://", "https://"):
                 made.mount(scheme, HTTPAdapter(pool_connections=32, pool_maxsize=32))
-            named = [os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)]
-            made.verify = next((path for path in (*named, *_CA_BUNDLES) if os.path.exists(path)), True)
+            made.verify = certificates.bundle() or True
             _SESSIONS.append(made)
         return _SESSIONS[0]
 

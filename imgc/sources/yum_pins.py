@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from imgc.errors import ImgcError
 from imgc.lock import Pin, Source
 from imgc.sources.archive_fetch import Fetcher
+from imgc.sources.archive_offers import Offer, newest_versions
 from imgc.sources.archive_store import ArchiveStore
 from imgc.sources.download import Gone, fetch_bytes, iso_date
 from imgc.sources.yum_archive import PINNED_FILES, REPOMD_LIMIT, YumArchive
@@ -45,15 +47,8 @@ def pin_yum(source: Source, cache: Path) -> Pin:
 
 def locked_versions(source: Source, pin: Pin, cache: Path, *, offline: bool = False) -> dict[str, str]:
     """The newest version of every package that the pinned repository offers, by name.  Raises E601, E603 to E605."""
-    store = ArchiveStore(cache)
-    fetcher = Fetcher(store, offline=offline)
-    try:
-        versions: dict[str, str] = {}
-        for package in YumArchive(source, pin, store, fetcher.get).packages():
-            known = versions.get(package.name)
-            if known is None or sort_key(package.version) > sort_key(known):
-                versions[package.name] = package.version
-    finally:
-        fetcher.close()
-        store.close()
-    return versions
+
+    def packages(store: ArchiveStore, fetcher: Fetcher) -> Iterable[Offer]:
+        return YumArchive(source, pin, store, fetcher.get).packages()
+
+    return newest_versions(packages, sort_key, cache, offline=offline)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from imgc import certificates
 from imgc.engine import host
 
 
@@ -22,9 +23,9 @@ def test_proxies_in_either_case(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_bundle_that_the_user_names_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in host.CA_VARIABLES:
+    for name in certificates.VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(host, "CA_BUNDLES", (str(tmp_path / "missing"), str(tmp_path / "system")))
+    monkeypatch.setattr(certificates, "BUNDLES", (str(tmp_path / "missing"), str(tmp_path / "system")))
     assert host.ca_bundle() == ""
     (tmp_path / "system").write_text("system")
     assert host.ca_bundle() == "system"

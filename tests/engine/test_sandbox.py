@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from imgc import certificates
 from imgc.engine import sandbox
 from imgc.engine.sandbox import Payload, State, Target
 from imgc.errors import ImgcError
@@ -85,7 +86,7 @@ def test_nothing_of_the_hosts_environment(room: Room, monkeypatch: pytest.Monkey
     names = {line.partition("=")[0] for line in room.lines}
     assert "MINE=1" in room.lines and "https_proxy=http://proxy.example:1" in room.lines
     allowed = {
-        *sandbox.host.CA_VARIABLES,
+        *certificates.VARIABLES,
         "https_proxy",
         "PATH",
         "MINE",
