@@ -90,8 +90,9 @@ def stock_command(platform: Platform) -> StockCommand:
         if name not in DRIVERS_OWN and not name.startswith("IMGC_")
     }
     environment.update(mirror_environment(platform))
-    # imgc's simple-init takes glean from a wheel; the stock one from pip, if told not to clone its repository.
-    environment.setdefault("DIB_INSTALLTYPE_glean", "package")
+    if any(element.name == "simple-init" for element in plan.elements):
+        # imgc's takes glean from a wheel; the stock one from pip, if told not to clone its repository.
+        environment.setdefault("DIB_INSTALLTYPE_glean", "package")
     environment["FS_TYPE"] = platform.disk.filesystem
     if platform.disk.size is not None:
         environment["DIB_IMAGE_SIZE"] = f"{platform.disk.size / 2**30:g}"
