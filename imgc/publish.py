@@ -86,10 +86,12 @@ def publish_lock(lock: Lock, output_dir: Path) -> Path:
     final = locks.path_of(output_dir, lock.platform)
     text = locks.text_of(lock)
     try:
-        if not (final.is_file() and final.read_text(encoding="utf-8", errors="replace") == text):
-            partial = Path(f"{final}.partial")
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, final)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with _alone(output_dir):
+            if not (final.is_file() and final.read_text(encoding="utf-8", errors="replace") == text):
+                partial = Path(f"{final}.partial")
+                partial.write_text(text, encoding="utf-8")
+                os.replace(partial, final)
     except OSError as problem:
         raise ImgcError(
             "E405",

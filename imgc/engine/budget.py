@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -58,6 +59,8 @@ class Sizes:
 
     def __init__(self, cache: Path) -> None:
         self._file = cache / "sizes.json"
+        # Platforms of one build end in threads of their own.
+        self._writing = threading.Lock()
 
     def of(self, platform: str) -> int:
         """What a platform is expected to need."""
@@ -65,12 +68,15 @@ class Sizes:
 
     def remember(self, platform: str, size: int) -> None:
         """Note what a platform did need."""
-        known = self._read()
-        if size and known.get(platform) != size:
-            partial = self._file.with_name(f"sizes.json.{os.getpid()}")
-            with suppress(OSError):
-                partial.write_text(json.dumps({**known, platform: size}, sort_keys=True), encoding="utf-8")
-                os.replace(partial, self._file)
+        with self._writing:
+            known = self._read()
+            if size and known.get(platform) != size:
+                partial = self._file.with_name(f"sizes.json.{os.getpid()}")
+                with suppress(OSError):
+                    partial.write_text(
+                        json.dumps({**known, platform: size}, sort_keys=True), encoding="utf-8"
+                    )
+                    os.replace(partial, self._file)
 
     def _read(self) -> Mapping[str, int]:
         try:
