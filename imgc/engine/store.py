@@ -163,14 +163,16 @@ class Store:
         (made / "meta.json").write_text(store_meta.text(recorded, self._boot), encoding="utf-8")
         final = self.cache / kind / key
         while replace or not self.is_trusted(final):
-            # Into this build's scratch space, and gone with it.
-            self.drop(final, made.parent)
             try:
                 os.rename(made, final)
                 return
             except OSError as problem:
                 if problem.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
+            # Only what is really in the way goes: another process may have come first, with a result that is good.
+            if replace or not self.is_trusted(final):
+                # Into this build's scratch space, and gone with it.
+                self.drop(final, made.parent)
 
     def make_durable(self, keys: Iterable[str]) -> None:
         """Force results to the device and mark them, so that they are trusted after a crash of this machine."""
