@@ -48,6 +48,7 @@ CODES: dict[str, str] = {
     "E115": "Two settings contradict each other.",
     "E116": "No platform, or no step, of that name.",
     "E117": "No directory of specs.",
+    "E118": "A user of the image, or a key of theirs, is not written as it has to be.",
     # Resolving elements
     "E201": "No element of that name on the search path.",
     "E202": "Two elements provide the same thing.",
@@ -98,6 +99,18 @@ CODES: dict[str, str] = {
     "E641": "A file differs between two builds of one platform.",
     "E642": "Two builds cannot be compared.",
     "E643": "An output differs between two builds of one platform whose trees are equal.",
+    # Caches in the image, and other bases
+    "E651": "A list of projects cannot be read, or an entry of it is wrong.",
+    "E652": "A repository of the git cache cannot be refreshed.",
+    "E653": "A project of the git cache is unknown to its server.",
+    "E656": "A list of packages (bindep.txt and the like) cannot be read.",
+    "E657": "A package that a list names is in no archive of the image.",
+    "E658": "A package is installed that only the package cache may hold.",
+    "E659": "A file of the file cache cannot be fetched.",
+    "E660": "A file of the file cache has other bytes than the spec says.",
+    "E661": "A script that names files for the file cache failed.",
+    "E665": "A base image cannot be opened.",
+    "E666": "The file system of a base image cannot be read without mounting it.",
     # imgc itself
     "E901": "A defect in imgc.",
     "E902": "The system has no room left.",
