@@ -7,6 +7,7 @@ from pathlib import Path
 
 from imgc.cli import reference
 from imgc.errors import CODES
+from imgc.spec.reference import with_reference
 
 #: The first digit of a code says which part of imgc found the problem.
 PARTS = {
@@ -40,7 +41,8 @@ def errors() -> str:
 
 def pages() -> dict[str, str]:
     """The text of each written page, by its name in this directory."""
-    return {"cli.md": reference.markdown(), "errors.md": errors()}
+    spec = (Path(__file__).parent / "spec.md").read_text(encoding="utf-8")
+    return {"cli.md": reference.markdown(), "errors.md": errors(), "spec.md": with_reference(spec)}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from imgc.engine.events import Stream
     from imgc.engine.layers import Layers
     from imgc.engine.run import Lane
+    from imgc.engine.sandbox import Sandbox
     from imgc.engine.step_runner import Job
     from imgc.engine.store import Store, Work
     from imgc.engine.store_locks import Use
@@ -205,13 +206,11 @@ def _job(
     compiled: Compiled, options: BuildOptions, store: Store, layers: Layers, work: Work, stream: Stream
 ) -> Iterator[Job]:
     """A platform ready to run: its hooks tree on disk, its sources at hand, its sandbox.  Raises what they lack."""
-    from imgc.engine import protocol, sandbox
     from imgc.engine.hooks_tree import materialise
     from imgc.engine.step_runner import Job
     from imgc.file_steps import FILE_STEPS
     from imgc.graph.plan import dib_directory
     from imgc.sources.archive_server import serve
-    from imgc.sources.pinning import fetch
 
     plan, pins = compiled.plan, compiled.lock.pins
 
@@ -220,24 +219,8 @@ def _job(
 
     base = work.directory("hooks") / plan.platform.name
     materialise(plan, base, dib_directory() / "lib")
-    fetched = fetch(
-        compiled.sources,
-        pins,
-        cache=store.cache,
-        downloads_as=sandbox.CACHE,
-        offline=options.offline,
-        tell=lambda _: None,
-    )
     with serve(compiled.sources, pins, store.cache, offline=options.offline, tell=tell) as server:
-        inside = sandbox.Sandbox(
-            store.downloads,
-            plan.search_paths,
-            protocol.functions(plan),
-            proxy=server.url,
-            package_caches=work.directory(f"packages/{plan.platform.name}"),
-            wheels=fetched.wheels,
-            holder=layers.sandbox.holder,
-        )
+        sandbox, environment = _sandbox(compiled, options, store, layers, work, server.url)
         yield Job(
             plan,
             compiled.graph,
@@ -246,11 +229,13 @@ def _job(
             layers,
             work,
             base,
-            inside,
+            sandbox,
             stream,
             FILE_STEPS,
             compiled.lock.epoch,
-            pinned=fetched.environment,
+            sources=compiled.sources,
+            offline=options.offline,
+            pinned=environment,
             debug_trace=options.debug_trace,
             fresh=options.fresh,
             blame=lambda: tuple(server.problems),
@@ -258,6 +243,36 @@ def _job(
             # dnf has no setting from outside, as apt has.
             only_pinned=options.offline or any(one.kind == "yum" for one in compiled.sources),
         )
+
+
+def _sandbox(
+    compiled: Compiled, options: BuildOptions, store: Store, layers: Layers, work: Work, proxy: str
+) -> tuple[Sandbox, Mapping[str, str]]:
+    """Where a platform's steps run, with what is pinned at hand, and the variables that say so to hooks."""
+    from imgc.caches.pinning import offers
+    from imgc.engine import protocol, sandbox
+    from imgc.sources.pinning import fetch
+
+    plan, pins = compiled.plan, compiled.lock.pins
+    fetched = fetch(
+        compiled.sources,
+        pins,
+        cache=store.cache,
+        downloads_as=sandbox.CACHE,
+        offline=options.offline,
+        tell=lambda _: None,
+    )
+    inside = sandbox.Sandbox(
+        store.downloads,
+        plan.search_paths,
+        protocol.functions(plan),
+        proxy=proxy,
+        package_caches=work.directory(f"packages/{plan.platform.name}"),
+        wheels=fetched.wheels,
+        offers={**fetched.offers, **offers(compiled.sources, pins, store.cache)},
+        holder=layers.sandbox.holder,
+    )
+    return inside, fetched.environment
 
 
 def _plain(compiled: Compiled) -> dict[str, str]:

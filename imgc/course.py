@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -16,9 +17,9 @@ from imgc.engine import events
 from imgc.engine.demand import stored_steps, wanted_steps
 from imgc.engine.log import Log
 from imgc.errors import ImgcError
-from imgc.graph.step import Kind
+from imgc.graph.step import Kind, Step
 from imgc.pins import lock_file, record, recorded_file
-from imgc.publish import Artifact, publish, publish_lock, publish_side
+from imgc.publish import Artifact, publish, publish_lock, publish_side, publish_text
 
 if TYPE_CHECKING:
     from imgc.engine.events import Stream
@@ -220,6 +221,7 @@ class Course:
             if step.kind is Kind.COLLECT:
                 place = self.store.result(keys[step.id])
                 publish_side(place / "out", output_dir)
+                self._publish_report()
                 packages = self.store.meta(place).get("packages", {})
                 lock = replace(self.compiled.lock, packages=packages)
                 publish_lock(lock, output_dir)
@@ -227,6 +229,26 @@ class Course:
                 record(lock, self.compiled.platform, self.store.cache)
             if step.kind is Kind.BOOT:
                 self._boot_reports.append(boot_report(self.store.meta(self.store.result(keys[step.id]))))
+
+    def _publish_report(self) -> None:
+        """Put what is in the caches of the image, and who asked for it, beside the image."""
+        from imgc.caches.pinning import report
+
+        one = self.compiled
+        warnings = [text for step in steps_of(one) if step.changes_state for text in self._warnings(step)]
+        told = report(self.name, one.sources, one.lock.pins, self.store.cache, warnings)
+        if told:
+            publish_text(
+                self.options.output_dir / f"{self.name}.caches.json",
+                json.dumps(told, indent=1, ensure_ascii=False) + "\n",
+            )
+
+    def _warnings(self, step: Step) -> Sequence[str]:
+        """What the hook of a step warned of when it ran."""
+        found: Sequence[str] = self.store.meta(self.store.layer(self.compiled.keys[step.id])).get(
+            "warnings", ()
+        )
+        return found
 
 
 def lane_of(course: Course, job: Job, wanted: Sequence[str], need: int, done: Callable[[], None]) -> Lane:

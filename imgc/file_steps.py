@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from imgc.engine import installed, sandbox
 from imgc.engine.host import sync_file_system
-from imgc.engine.step_runner import Files, FileStep
+from imgc.engine.step_runner import SIDE, Files, FileStep
+from imgc.engine.store import disk_usage
 from imgc.errors import ImgcError
+from imgc.graph.caches import SIDES
 from imgc.graph.implied import has_disk
 from imgc.graph.step import Kind, Step
+from imgc.lock import Pin
 from imgc.spec.model import Output, Platform
 
 if TYPE_CHECKING:
@@ -73,6 +76,27 @@ def collect(files: Files) -> dict[str, Any]:
     if outcome.status:
         raise ImgcError("E301", "What hooks wrote beside the image could not be collected.")
     return {"packages": installed.read(files.made)}
+
+
+def side(files: Files) -> dict[str, Any]:
+    """A side tree: the git trees or the files of the caches, as they are pinned."""
+    from imgc.caches.file_cache import make_file_tree
+    from imgc.caches.git_cache import make_git_tree
+    from imgc.caches.model import Tree
+
+    kind = next(kind for kind, name in SIDES.items() if name == files.step.name)
+    source = next(one for one in files.sources if one.kind == kind)
+    pins = [fact for fact in files.step.facts if fact.kind == "pin"]
+    named = [(fact.name.removeprefix(f"{kind} "), fact.value) for fact in pins]
+    into = files.made / SIDE
+    into.mkdir(mode=0o755)
+    if kind == "git-cache":
+        trees = [Tree.parse(name, value) for name, value in named]
+        told = make_git_tree(source, trees, into, files.cache, offline=files.offline, on_line=files.on_line)
+    else:
+        pin = Pin(kind, source.name, tuple(named))
+        told = make_file_tree(source, pin, into, files.cache, offline=files.offline, on_line=files.on_line)
+    return {"tree": {**told, "size": disk_usage(into)}}
 
 
 def check(files: Files) -> dict[str, Any]:
@@ -131,6 +155,7 @@ def boot_report(meta: Mapping[str, Any]) -> BootReport:
 FILE_STEPS: Mapping[Kind, FileStep] = {
     Kind.ASSEMBLE: assemble,
     Kind.COLLECT: collect,
+    Kind.SIDE: side,
     Kind.CONVERT: convert,
     Kind.CHECK: check,
     Kind.BOOT: boot,

@@ -7,6 +7,7 @@ the spec, written by :func:`write` and read by :func:`read`.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tempfile
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from yaml.nodes import MappingNode, Node
 
 #: The kinds of sources, in the order in which a lock file shows them.
-KINDS = ("apt", "yum", "git", "file", "wheels")
+KINDS = ("apt", "yum", "git", "file", "wheels", "base", "git-cache", "bindep", "file-cache")
 
 #: The version of the form of lock files.
 VERSION = 1
@@ -56,7 +57,13 @@ _FORMS = (
 )
 
 #: What an identity must have, by kind.
-_NEEDED = {"apt": "", "yum": "", "git": "commit", "file": "sha256", "wheels": ""}
+_NEEDED = {"git": "commit", "file": "sha256", "base": "sha256", "bindep": "sha256"}
+
+#: Kinds whose identities are made of names that are not imgc's: projects, files.  They may be without any.
+_NAMED = ("git-cache", "file-cache")
+
+#: Settings of a cache that do not say what is in it: where things are on this host, and how they are fetched.
+_NOT_ASKED = ("projects", "fallback", "mirror", "connections", "strict")
 
 _HINT = "`imgc lock` writes the file anew."
 
@@ -68,7 +75,7 @@ class Source:
     ``kind`` is one of :data:`KINDS`.  ``name`` is what a lock calls it, unique within its kind.  ``location`` is
     where it is fetched from (a URL; empty for wheels, which come from pip's index) and is not part of what is pinned.
     ``detail`` has what else says which one it is: ``suite`` of an archive, ``ref`` of a git repository, ``sha256``
-    that a file must have, ``requirements`` (one per line) and ``python`` (``3.11``) of wheels.
+    that a file must have, ``requirements`` (one per line) and ``python`` (``3.11``) of wheels, the settings of caches.
     """
 
     kind: str
@@ -93,9 +100,16 @@ class Source:
             return (("ref", self.get("ref")),)
         if self.kind == "file":
             return (("path", urlsplit(self.location).path),)
+        if self.kind == "base":
+            # Of a path of this host, only the last part means something elsewhere.
+            stamp = self.get("stamp")
+            return (("name", self.location.rpartition("/")[2]), *((("stamp", stamp),) if stamp else ()))
         if self.kind == "wheels":
             requirements = ", ".join(self.get("requirements").splitlines())
             return (("requirements", requirements), ("python", self.get("python")))
+        if self.kind in ("git-cache", "bindep", "file-cache"):
+            told = [pair for pair in self.detail if pair[0] not in _NOT_ASKED]
+            return (("settings", hashlib.sha256(repr(told).encode()).hexdigest()[:16]),)
         return ()
 
 
@@ -410,10 +424,10 @@ class _Reader:
         identity = {key: self._text(value) for key, value in entries.items()}
         for key, value in identity.items():
             form = next((form for form in _FORMS if form.names.fullmatch(key)), None)
-            if form and not form.values.fullmatch(value):
+            if kind not in _NAMED and form and not form.values.fullmatch(value):
                 self._add(entries[key], f"`{key}` of {kind} {name} is not {form.words}.")
-        needed = _NEEDED[kind]
-        if needed not in identity if needed else not identity:
+        needed = _NEEDED.get(kind, "")
+        if needed not in identity if needed else not (identity or kind in _NAMED):
             self._add(node, f"{kind} {name} has no {needed or 'identity'}.")
         return Pin(kind, name, tuple(identity.items()), tuple(notes.items()))
 

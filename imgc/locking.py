@@ -11,6 +11,7 @@ from imgc.errors import Collector, ImgcError
 from imgc.pins import lock_file, record
 
 if TYPE_CHECKING:
+    from imgc.caches.pinning import Wanted
     from imgc.compiling import Compiled, Settings
     from imgc.graph import Plan
     from imgc.lock import Lock, Move, Pin, Source
@@ -82,24 +83,32 @@ def check(jobs: Sequence[Job]) -> list[Result]:
 
 
 def pin(
-    jobs: Sequence[Job], settings: Settings, tell: Callable[[str], None], *, diff: bool, offline: bool
+    jobs: Sequence[Job],
+    settings: Settings,
+    tell: Callable[[str], None],
+    warn: Callable[[str, str], None],
+    *,
+    diff: bool,
+    offline: bool,
 ) -> list[Result]:
     """Pin what the platforms take; write their locks, or with ``diff`` only see what has moved.
 
-    ``offline`` looks nothing up.  ``tell`` is given a line for each source as it is pinned.
+    ``offline`` looks nothing up.  ``tell`` is given a line for each source as it is pinned, ``warn`` a platform and
+    what did not go as asked without stopping anything.
     """
     from imgc import lock as locks
+    from imgc.caches.pinning import Wanted
     from imgc.sources.newer import newer_packages
-    from imgc.sources.pinning import pin_all, relock
+    from imgc.sources.pinning import relock
 
     jobs = [_with_lock(job, required=diff) for job in jobs]
-    pinned = pin_all(
-        {job.name: job.sources for job in jobs},
-        {job.name: _known(job, settings) for job in jobs},
-        cache=settings.cache_dir,
+    pinned = _look_up(
+        [Wanted(job.name, job.sources, _known(job, settings)) for job in jobs],
+        settings,
         refresh=True,
         offline=offline,
         tell=tell,
+        warn=warn,
     )
     results = []
     for job in jobs:
@@ -149,6 +158,37 @@ def _recorded(job: Job, settings: Settings) -> Lock | None:
         return None
 
 
+def _look_up(
+    wanted: Sequence[Wanted],
+    settings: Settings,
+    *,
+    refresh: bool,
+    offline: bool,
+    tell: Callable[[str], None],
+    warn: Callable[[str, str], None],
+) -> dict[str, dict[tuple[str, str], Pin]]:
+    """The pin of everything that platforms take from outside, by their names.  What was found goes to ``warn``."""
+    from imgc.caches.pinning import KINDS, pin_caches, remember
+    from imgc.engine.scripts import runner
+    from imgc.sources.pinning import pin_all
+
+    cache = settings.cache_dir
+    plain = {one.platform: [source for source in one.sources if source.kind not in KINDS] for one in wanted}
+    known = {one.platform: one.known for one in wanted}
+    found = pin_all(plain, known, cache=cache, refresh=refresh, offline=offline, tell=tell)
+    with_caches = [one for one in wanted if len(plain[one.platform]) < len(one.sources)]
+    pinned = pin_caches(
+        with_caches, cache=cache, refresh=refresh, offline=offline, run_script=runner(cache), tell=tell
+    )
+    for platform, each in pinned.items():
+        found[platform] |= {id: one.pin for id, one in each.items()}
+        for one in each.values():
+            for finding in one.findings or ():
+                warn(platform, str(finding))
+        remember(platform, each.values(), cache)
+    return found
+
+
 # --- for builds -----------------------------------------------------------------------------------------------------
 
 
@@ -170,7 +210,8 @@ def pinned(
     found: dict[str, Lock | ImgcError] = {one.platform.name: one.lock for one in compiled}
     if not wanting:
         return found
-    from imgc.sources.pinning import pin_all, relock
+    from imgc.caches.pinning import Wanted
+    from imgc.sources.pinning import relock
 
     for one in wanting:
         name, missing = one.platform.name, [f"{source.kind} {source.name}" for source in _missing(one)]
@@ -178,13 +219,17 @@ def pinned(
             tell(name, f"its lock has no pin for {', '.join(missing)}; `imgc lock {name}` adds it")
 
     def look_up(group: Sequence[Compiled]) -> None:
-        wanted = {one.platform.name: one.sources for one in group}
-        known = {one.platform.name: one.lock.pins for one in group}
-        cache = settings.cache_dir
-        each = pin_all(wanted, known, cache=cache, refresh=refresh, offline=offline, tell=lambda _: None)
+        each = _look_up(
+            [Wanted(one.platform.name, one.sources, one.lock.pins) for one in group],
+            settings,
+            refresh=refresh,
+            offline=offline,
+            tell=lambda _: None,
+            warn=tell,
+        )
         for one in group:
             lock = relock(one.platform.name, each[one.platform.name], one.lock)
-            record(lock, one.platform, cache)
+            record(lock, one.platform, settings.cache_dir)
             found[lock.platform] = lock
 
     try:

@@ -84,10 +84,15 @@ def publish_side(directory: Path, output_dir: Path) -> list[Path]:
 def publish_lock(lock: Lock, output_dir: Path) -> Path:
     """Put what an image was made of beside it, as ``<platform>.lock``, unless it is there; its path.  Raises E405."""
     final = locks.path_of(output_dir, lock.platform)
-    text = locks.text_of(lock)
+    publish_text(final, locks.text_of(lock))
+    return final
+
+
+def publish_text(final: Path, text: str) -> None:
+    """Give a file beside the images its text, whole, unless it has that already.  Raises E405."""
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        with _alone(output_dir):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(final.parent):
             if not (final.is_file() and final.read_text(encoding="utf-8", errors="replace") == text):
                 partial = Path(f"{final}.partial")
                 partial.write_text(text, encoding="utf-8")
@@ -98,7 +103,6 @@ def publish_lock(lock: Lock, output_dir: Path) -> Path:
             f"{final} cannot be written: {problem.strerror}.",
             hint="Choose another directory with --output, or make room.",
         ) from problem
-    return final
 
 
 def _alike(one: Path, other: Path) -> bool:

@@ -1,1 +1,1 @@
-"""What a CI image holds so that jobs need no network: git trees, packages that are downloaded but not installed, files."""
+"""What a CI image holds so that jobs need no network: git trees, files, and packages that are not installed."""

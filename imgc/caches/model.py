@@ -13,18 +13,19 @@ class Pinned:
     """A cache that has been pinned.
 
     ``findings`` are what did not go as asked and did not stop anything: each has a code, a message and its place.
+    None when nobody looked, because the pin was known.
     """
 
     pin: Pin
-    findings: tuple[ImgcError, ...] = ()
+    findings: tuple[ImgcError, ...] | None = ()
 
 
 @dataclass(frozen=True)
 class Tree:
     """One project of the git cache, as it is pinned.
 
-    ``origin`` is its upstream URL.  ``heads`` are pairs of a branch and its commit, the default branch first; empty when
-    the repository could never be fetched.  ``tags`` are 16 hexadecimal digits of a digest of its tags, or empty.
+    ``origin`` is its upstream URL.  ``heads`` are pairs of a branch and its commit, the default branch first; empty
+    when the repository could never be fetched.  ``tags`` are 16 hexadecimal digits of a digest of its tags, or empty.
     """
 
     name: str

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 #: Characters shown of a digest or commit.
 _DIGITS = 12
 
+#: Pins of many things by their names, and how many of these are named in one line.
+_OF_MANY = ("git-cache", "file-cache")
+_NAMES = 8
+
 
 @command(
     examples=[
@@ -63,18 +67,22 @@ def lock(
     jobs = locking.jobs_of(chosen(platforms, settings, everything=everything), settings)
     for job in jobs:
         for warning in job.warnings:
-            click.echo(f"{click.style('warning', fg='yellow')}: {job.name}: {printable(warning)}", err=True)
+            _warn(job.name, warning)
     if check:
         results = locking.check(jobs)
     else:
         tell = partial(click.echo, err=True) if session.verbose else _nothing
-        results = locking.pin(jobs, settings, tell, diff=diff, offline=offline)
+        results = locking.pin(jobs, settings, tell, _warn, diff=diff, offline=offline)
     if as_json:
         click.echo(json.dumps([_as_json(one) for one in results], indent=2, ensure_ascii=False))
         return
     for one in results:
         for line in _checked(one) if check else _told(one, written=not diff):
             click.echo(line)
+
+
+def _warn(platform: str, text: str) -> None:
+    click.echo(f"{click.style('warning', fg='yellow')}: {platform}: {printable(text)}", err=True)
 
 
 def _nothing(line: str) -> None:
@@ -105,11 +113,21 @@ def _told(one: Result, *, written: bool) -> Iterator[str]:
 
 def _change(move: Move) -> str:
     """What a source was and what it is, as short as people can still tell them apart."""
+    if move.kind in _OF_MANY:
+        return _change_of_many(move)
     if move.before is None:
         return f"new: {_short(move.after)}"
     if move.after is None:
         return f"gone, was {_short(move.before)}"
     return f"{_short(move.before)} -> {_short(move.after)}"
+
+
+def _change_of_many(move: Move) -> str:
+    """Which projects or files of a cache have moved."""
+    before, after = (dict(pin.identity) if pin else {} for pin in (move.before, move.after))
+    moved = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+    some = ", ".join(moved[:_NAMES]) + (" …" if len(moved) > _NAMES else "")
+    return f"{len(moved)} of {len({*before, *after})} moved: {some}"
 
 
 def _short(pin: Pin | None) -> str:

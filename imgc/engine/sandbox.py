@@ -51,6 +51,8 @@ PACKAGE = "/imgc/package"
 CA_BUNDLE = "/dev/imgc/ca-certificates.crt"
 #: Where the wheels of each element are, below its name; the same inside and outside the chroot.
 WHEELS = "/dev/imgc/wheels"
+#: Where files and directories are that the build offers to hooks, by name; the same inside and outside the chroot.
+OFFERS = "/dev/imgc/offers"
 
 _HERE = Path(__file__).parent
 _INIT = _HERE / "sandbox_init.py"
@@ -124,6 +126,8 @@ class Sandbox:
     package_caches: Path | None = None
     #: Directories of wheels on this host, by element.
     wheels: Mapping[str, Path] = field(default_factory=dict)
+    #: Files and directories of this host that hooks may read, by the name that they know them by.
+    offers: Mapping[str, Path] = field(default_factory=dict)
     #: The process whose namespaces every run joins (see :meth:`holding`); 0 for none.
     holder: int = 0
 
@@ -251,6 +255,7 @@ class Sandbox:
                 path.mkdir(parents=True, exist_ok=True)
             binds.append((str(own), f"{CACHE}/{name}", "rw"))
         binds += [(str(path), f"{WHEELS}/{element}", "ro") for element, path in self.wheels.items()]
+        binds += [(str(path), f"{OFFERS}/{name}", "ro") for name, path in self.offers.items()]
         return binds
 
     def _visible(self) -> list[str]:
@@ -300,6 +305,7 @@ class Sandbox:
             network["IMGC_USER_NAMESPACE"] = "1"
         if self.wheels:
             network["IMGC_WHEELS"] = WHEELS
+        network["IMGC_OFFERS"] = OFFERS
         return {**network, **payload.env}
 
 

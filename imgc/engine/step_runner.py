@@ -22,10 +22,17 @@ if TYPE_CHECKING:
     import networkx as nx
 
     from imgc.graph.plan import Plan
+    from imgc.lock import Source
     from imgc.spec.model import Platform
 
 #: Lines of a failed step's output to show at once; the log has all of them.
 TAIL = 20
+
+#: What a hook prints before a line that is a warning for whoever reads about the build.
+WARNING = "imgc: warning: "
+
+#: Where a side tree lies in the result of the step that made it.
+SIDE = "tree"
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,10 @@ class Files:
     key: str
     logs: Path
     on_line: Callable[[str], None]
+    #: What the platform takes from outside, the cache that this is kept in, and whether nothing may be fetched.
+    sources: Sequence[Source]
+    cache: Path
+    offline: bool
 
 
 #: Makes the files of a step in ``Files.made`` and returns what to record with them.
@@ -67,6 +78,8 @@ class Job:
     file_steps: Mapping[Kind, FileStep]
     #: SOURCE_DATE_EPOCH.
     epoch: int
+    sources: Sequence[Source] = ()
+    offline: bool = False
     #: What hooks that read repositories are given in their environment for their pins.
     pinned: Mapping[str, str] = field(default_factory=dict)
     #: Variables that name an archive by https, as hooks are to have them: without, for the archive server to read.
@@ -126,16 +139,20 @@ def _run_step(job: Job, step: Step, committed: Callable[[], None]) -> None:
     expected = job.store.times().get(step.id, 0.0)
     job.stream.emit(events.StepStarted(step.platform, step.id, step.kind.value, job.keys[step.id], expected))
     tail: list[str] = []
+    warnings: list[str] = []
 
     def on_line(text: str) -> None:
         tail.append(text)
         del tail[:-TAIL]
         job.stream.emit(events.Line(step.platform, step.id, text))
+        if text.startswith(WARNING):
+            warnings.append(text.removeprefix(WARNING))
+            job.stream.emit(events.Notice(step.platform, warnings[-1]))
 
     scratch = job.work.directory(f"steps/{job.keys[step.id][:16]}")
     try:
         if step.changes_state:
-            _run_state_step(job, step, scratch, on_line, committed)
+            _run_state_step(job, step, scratch, on_line, warnings, committed)
         else:
             _run_file_step(job, step, scratch, on_line)
             committed()
@@ -177,21 +194,38 @@ def hook_file(plan: Plan, step: Step) -> str:
 
 def chain_below(job: Job, step: Step) -> list[str]:
     """Keys of the layers below a step, topmost first."""
-    keys: list[str] = []
-    current = step
+    return [job.keys[one.id] for one in _below(job, step)]
+
+
+def _below(job: Job, step: Step) -> list[Step]:
+    """The steps of the chain before a step, the last one first."""
+    found: list[Step] = []
     while True:
-        chain = [job.step(one) for one in current.inputs if job.step(one).changes_state]
+        chain = [
+            job.step(one) for one in (found[-1] if found else step).inputs if job.step(one).changes_state
+        ]
         if not chain:
-            return keys
-        current = chain[0]
-        keys.append(job.keys[current.id])
+            return found
+        found.append(chain[0])
 
 
 def state_below(job: Job, step: Step, upper: str = "", work: str = "") -> sandbox.State:
-    """The layers of every earlier step in the chain, topmost first, on the hooks tree of this build."""
-    keys = chain_below(job, step)
-    job.layers.bring(keys)
-    return sandbox.State((*(str(job.layers.state(key)) for key in keys), str(job.base)), upper, work)
+    """The layers of every earlier step in the chain, topmost first, on the hooks tree of this build.
+
+    A step's side trees lie between its own layer and those before it.
+    """
+    below = _below(job, step)
+    job.layers.bring([job.keys[one.id] for one in below])
+    lowers = _side_trees(job, step)
+    for one in below:
+        lowers += [str(job.layers.state(job.keys[one.id])), *_side_trees(job, one)]
+    return sandbox.State((*lowers, str(job.base)), upper, work)
+
+
+def _side_trees(job: Job, step: Step) -> list[str]:
+    """Where the side trees lie that a step lays over the rootfs."""
+    found = [job.step(one) for one in step.inputs]
+    return [str(job.store.result(job.keys[one.id]) / SIDE) for one in found if one.kind is Kind.SIDE]
 
 
 def mounts_below(job: Job, step: Step) -> list[Mapping[str, Any]]:
@@ -267,6 +301,7 @@ def _run_state_step(
     step: Step,
     scratch: Path,
     on_line: Callable[[str], None],
+    warnings: Sequence[str],
     committed: Callable[[], None],
 ) -> None:
     key = job.keys[step.id]
@@ -290,6 +325,8 @@ def _run_state_step(
         "mounts": list(outcome.mounts),
         "inputs": _input_keys(job, step),
     }
+    if warnings:
+        meta["warnings"] = list(warnings)
     if is_handover(job.graph, step):
         # Relative to the plan: a linked script that is edited later must count with its new bytes.
         meta["discovered"] = settle(job.plan, _discover(job, step, scratch))
@@ -348,7 +385,21 @@ def _run_file_step(job: Job, step: Step, scratch: Path, on_line: Callable[[str],
     }
     state, key = state_below(job, step), job.keys[step.id]
     logs = job.store.cache / "logs" / step.platform
-    files = Files(job.plan.platform, step, made, scratch, state, job.sandbox, inputs, key, logs, on_line)
+    files = Files(
+        job.plan.platform,
+        step,
+        made,
+        scratch,
+        state,
+        job.sandbox,
+        inputs,
+        key,
+        logs,
+        on_line,
+        job.sources,
+        job.store.cache,
+        job.offline,
+    )
     started = time.monotonic()
     meta = job.file_steps[step.kind](files)
     meta |= {"step": step.id, "seconds": time.monotonic() - started, "inputs": _input_keys(job, step)}

@@ -155,10 +155,11 @@ class Store:
     ) -> None:
         """Give the directory ``made`` its final name.
 
+        Of its files, the digests are recorded, unless ``meta["tree"]`` says its size: a tree of very many files.
         Another process's equal result, come first, is kept unless ``replace`` is given.
         """
         recorded = {**meta, "key": key, "time": time.time()}
-        if kind == RESULTS:
+        if kind == RESULTS and "size" not in meta.get("tree", {}):
             recorded["files"] = store_meta.of_tree(made, meta.get("file", ""))
         (made / "meta.json").write_text(store_meta.text(recorded, self._boot), encoding="utf-8")
         final = self.cache / kind / key
@@ -243,7 +244,7 @@ class Store:
         if layers:
             chosen |= {"layers": [LAYERS], "outputs": [RESULTS], "logs": ["logs", "boot", "crashes"]}
         if downloads:
-            chosen["downloads"] = ["downloads", "archives", "wheels", "git", "files"]
+            chosen["downloads"] = ["downloads", "archives", "wheels", "git", "files", "caches"]
         if dry_run:
             found = [(what, self._everything(names)) for what, names in chosen.items()]
             sizes = [(what, len(paths), sum(map(disk_usage, paths))) for what, paths in found]

@@ -67,13 +67,19 @@ def _result(store: Store, kind: str, path: Path) -> Item:
     return Item(
         kind,
         path,
-        disk_usage(path),
+        _size(path, meta) if sound else disk_usage(path),
         used,
         path.name,
         below,
         usable=store_meta.is_newer(meta) or store.is_trusted(path),
         platform=_platform(meta) if sound else "",
     )
+
+
+def _size(path: Path, meta: dict[str, Any]) -> int:
+    """Bytes on disk; a tree of very many files was counted when it was made."""
+    tree = meta.get("tree")
+    return int(tree["size"]) if tree else disk_usage(path)
 
 
 def _platform(meta: dict[str, Any]) -> str:

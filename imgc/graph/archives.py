@@ -2,7 +2,7 @@
 
 This follows what diskimage-builder's elements do: debian-minimal writes the lines of DIB_APT_SOURCES_CONF,
 ubuntu-minimal makes lines of its mirror, release and DIB_UBUNTU_MIRROR_DISTS, debootstrap starts from the mirror,
-yum-minimal takes the repository files in yum.repos.d.
+yum-minimal takes the repository files in yum.repos.d, or those of yum-mirror.d below the mirror.
 """
 
 from __future__ import annotations
@@ -148,6 +148,9 @@ def _yum_sources(plan: Plan, values: Mapping[str, str]) -> Iterator[Source]:
     release = values.get("DIB_RELEASE", "")
     arch = _RPM_ARCHITECTURES.get(values.get("ARCH", ""), values.get("ARCH", ""))
     variables = {"releasever": release.partition("-")[0], "basearch": arch, "arch": arch, "stream": release}
+    # In the repository files that imgc's own yum-minimal has for each distribution.
+    mirror = values.get("DIB_DISTRIBUTION_MIRROR", "").rstrip("/")
+    variables |= {"DIB_RELEASE": release, "DIB_DISTRIBUTION_MIRROR": mirror}
     prefix = f"{values.get('DISTRO_NAME', '')} {release}".strip()
     taken: set[str] = set()
     for path, place in _repository_files(plan, values, release):
@@ -160,9 +163,12 @@ def _yum_sources(plan: Plan, values: Mapping[str, str]) -> Iterator[Source]:
 def _repository_files(plan: Plan, values: Mapping[str, str], release: str) -> Iterator[tuple[Path, Place]]:
     """The repository files that the image gets, and where to change which they are."""
     bootstrap = values.get("DIB_YUM_MINIMAL_BOOTSTRAP_REPOS", "")
+    below_mirror = _below_mirror(plan, values, release)
     if bootstrap:
         place = _place(plan, "DIB_YUM_MINIMAL_BOOTSTRAP_REPOS")
         yield from ((path, place) for path in sorted(Path(bootstrap).glob("*.repo")))
+    elif below_mirror:
+        yield below_mirror, _place(plan, "DIB_DISTRIBUTION_MIRROR")
     else:
         files = [file for file in plan.tree if file.kind == "file" and file.dest.endswith(".repo")]
         by_directory = {posixpath.dirname(file.dest) for file in files}
@@ -176,6 +182,16 @@ def _repository_files(plan: Plan, values: Mapping[str, str], release: str) -> It
     named = [Path(path) for path in values.get("DIB_YUM_REPO_CONF", "").split()]
     yield from ((path, _place(plan, "DIB_YUM_MINIMAL_EXTRA_REPOS")) for path in more)
     yield from ((path, _place(plan, "DIB_YUM_REPO_CONF")) for path in named)
+
+
+def _below_mirror(plan: Plan, values: Mapping[str, str], release: str) -> Path | None:
+    """The file that says where below the mirror the repositories are; None when there is no mirror, or no such file."""
+    if not values.get("DIB_DISTRIBUTION_MIRROR"):
+        return None
+    files = {file.dest: file for file in plan.tree if file.kind == "file"}
+    directory = f"yum-mirror.d/{values.get('DISTRO_NAME', '')}"
+    found = files.get(f"{directory}/{release}.repo") or files.get(f"{directory}/default.repo")
+    return Path(found.source) if found else None
 
 
 def _repositories(path: Path, variables: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,9 @@ A spec says what the image is; the element protocol wants to be told by element 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import NamedTuple
 
 from imgc.errors import Collector, ImgcError
@@ -62,10 +64,24 @@ def _candidates(platform: Platform) -> Iterator[tuple[Implied, str]]:
         why = f"disk.boot is {disk.boot}" if efi else f"disk.partitioning is {disk.partitioning}"
         yield Implied(name, why, setting), "block-device"
         yield Implied("bootloader", "an output is a disk", "outputs"), "bootloader"
+    yield from _candidates_of_caches(platform)
     if base.kind == "minimal" and base.distro == "debian":
         yield Implied("imgc-bootstrap", "base is a minimal debian", "base.distro"), ""
     if base.distro in _INITRAMFS_TOOLS:
         yield Implied("imgc-initramfs", f"{base.distro} has initramfs-tools", "base.distro"), ""
+
+
+def _candidates_of_caches(platform: Platform) -> Iterator[tuple[Implied, str]]:
+    """What users and caches imply."""
+    caches = platform.caches
+    if platform.users:
+        yield Implied("ci-users", "users are listed", "users"), "ci-users"
+    if caches.git.projects:
+        yield Implied("cache-git", "caches.git names projects", "caches.git.projects"), ""
+    if caches.bindep.fallback or caches.bindep.devstack:
+        yield Implied("cache-bindep", "caches.bindep names lists", "caches.bindep"), ""
+    if caches.files.files or caches.files.devstack:
+        yield Implied("cache-files", "caches.files names files", "caches.files"), ""
 
 
 def environment(
@@ -108,6 +124,13 @@ def _from_settings(platform: Platform) -> Iterator[tuple[str, tuple[str, str]]]:
     if disk.kernel_command_line:
         yield "DIB_BOOTLOADER_DEFAULT_CMDLINE", (disk.kernel_command_line, "disk.kernel_command_line")
     yield "DIB_GRUB_TIMEOUT", (str(disk.timeout), "disk.timeout")
+    if platform.users:
+        users = [asdict(user) for user in platform.users]
+        yield "DIB_CI_USERS", (json.dumps(users, sort_keys=True), "users")
+    if platform.caches.git.projects:
+        yield "DIB_CACHE_GIT_DIRECTORY", (platform.caches.git.directory, "caches.git.directory")
+    if platform.caches.files.files or platform.caches.files.devstack:
+        yield "DIB_CACHE_FILES_DIRECTORY", (platform.caches.files.directory, "caches.files.directory")
 
 
 def plain_environment(

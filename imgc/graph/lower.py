@@ -4,7 +4,7 @@ The steps that change the tree form one chain per platform, in the order of the 
 and the final check hang off its end::
 
     root.d ─ resolv-conf ─ install-type ─ extra-data.d ─ … ─ fstab ─ … ─ cleanup.d ─ finalise ─ disk ─ outputs ─ check
-                                                                                        └ side-outputs
+                                                             side trees (git, files) ─┘ └ side-outputs
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from imgc.graph.caches import SIDES, side_facts, sides
 from imgc.graph.found import Discovered, hooks_now
 from imgc.graph.implied import DISK_FORMATS, has_disk
 from imgc.graph.outside import pin_facts, sources_of
@@ -68,10 +69,11 @@ def lower(
     platform = plan.platform
     lock = lock or Lock(platform.name, {}, EARLIEST_EPOCH)
     epoch = Fact("pin", "epoch", str(lock.epoch))
+    sources = sources_of(plan) if sources is None else sources
     before: tuple[str, ...] = ()
-    for draft in _chain(
-        plan, discovered, lock.pins, sources_of(plan) if sources is None else sources, reach or Reach(plan)
-    ):
+    for draft in _chain(plan, discovered, lock.pins, sources, reach or Reach(plan)):
+        if draft.name == "finalise" and draft.kind is Kind.DRIVER:
+            before = (*before, *_sides(graph, platform.name, sources, lock.pins))
         before = (_add(graph, platform.name, _at(draft, epoch), before),)
     _add(graph, platform.name, _Draft(Kind.COLLECT, "", "side-outputs", "", ()), before)
     disk = before
@@ -146,6 +148,16 @@ def _chain(
         elif phase == "block-device.d":
             yield _Draft(Kind.DRIVER, "", "fstab", "", _fstab_options(plan.platform))
     yield _Draft(Kind.DRIVER, "", "finalise", "", _https(sources))
+
+
+def _sides(
+    graph: networkx.DiGraph[str], platform: str, sources: Sequence[Source], pins: Pins
+) -> Iterator[str]:
+    """The side trees, made beside everything else and laid over the tree when all hooks have run."""
+    for source in sides(sources):
+        tools = _tools("git") if source.kind == "git-cache" else ()
+        draft = _Draft(Kind.SIDE, "", SIDES[source.kind], "", (*side_facts(source, pins), *tools))
+        yield _add(graph, platform, draft, ())
 
 
 def _hook(plan: Plan, reach: Reach, hook: Hook) -> _Draft:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from imgc.errors import Collector, ImgcError, Place
 from imgc.graph.archives import archives_of
+from imgc.graph.caches import OFFERS, SIDES, reads_offer, sources_of_caches
 from imgc.graph.elements import Element, shown
 from imgc.graph.implied import plain_environment
 from imgc.graph.plan import Plan
@@ -80,6 +81,7 @@ def sources_of(plan: Plan) -> tuple[Source, ...]:
     found = [*archives_of(plan), *_repositories(plan, problems)]
     for element in plan.elements:
         found.extend(_wheels(plan.platform, element, problems))
+    found.extend(sources_of_caches(plan, problems))
     problems.check()
     return tuple(found)
 
@@ -118,6 +120,10 @@ def reads(plan: Plan, hook: Hook, source: Source) -> bool:
         return hook.phase == "root.d" and hook in _first_readers(plan)
     if source.kind == "wheels":
         return reads_wheels(hook)
+    if source.kind in OFFERS:
+        return reads_offer(hook, source)
+    if source.kind in SIDES:
+        return False
     return reads_repositories(hook)
 
 

@@ -37,6 +37,7 @@ class Kind(str, enum.Enum):
     DRIVER = "driver"  # what the stock driver does between phases: resolv.conf, fstab, finalise …
     ASSEMBLE = "assemble"  # tree -> raw disk
     COLLECT = "collect"  # what hooks wrote beside the image: manifests, a kernel …
+    SIDE = "side"  # a tree that depends on no platform, laid over the rootfs
     CONVERT = "convert"  # raw disk, or tree, -> one output file
     CHECK = "check"  # the finished outputs are sound and equal
     BOOT = "boot"  # the image boots

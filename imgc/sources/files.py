@@ -26,7 +26,7 @@ def pin_file(source: Source, cache: Path, *, known: Pin | None = None) -> Pin:
         return known
     notes = {"etag": got.validators.etag, "last_modified": got.validators.last_modified}
     kept = tuple((name, value) for name, value in notes.items() if value)
-    pin = Pin("file", source.name, (("sha256", got.sha256),), (*source.asked, *kept))
+    pin = Pin(source.kind, source.name, (("sha256", got.sha256),), (*source.asked, *kept))
     got.path.replace(_path(pin, cache))
     return pin
 
@@ -34,7 +34,7 @@ def pin_file(source: Source, cache: Path, *, known: Pin | None = None) -> Pin:
 def fetch_file(source: Source, pin: Pin, cache: Path, *, offline: bool) -> Path:
     """The pinned file, in the cache.  Raises E601, E602 when the location has other bytes now, E604 when offline."""
     path = _path(pin, cache)
-    if path.is_file() and _sha256(path) == pin.get("sha256"):
+    if path.is_file() and sha256_of(path) == pin.get("sha256"):
         return path
     if offline:
         said = f"The file of {source.name} ({shown(source.location)}) is not in the cache, and nothing may be fetched."
@@ -50,7 +50,8 @@ def _path(pin: Pin, cache: Path) -> Path:
     return cache / "files" / pin.get("sha256")
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The digest of a file in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while data := file.read(1 << 20):

@@ -1,6 +1,7 @@
 """Pins what builds take from outside, and brings what is pinned into the cache.  Many things at once.
 
 Package archives are pinned here; their packages are fetched while a build runs (:mod:`imgc.sources.archive_server`).
+Caches of images are pinned in :mod:`imgc.caches.pinning`.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ class Fetched:
     """What was brought into the cache.
 
     ``environment`` are variables for hooks that read repositories, and for no others.  ``wheels`` has the directory
-    of an element's wheels, by the element's name.
+    of an element's wheels, by the element's name, ``offers`` what else hooks may read, by the name they know it by.
     """
 
     environment: Mapping[str, str] = field(default_factory=dict)
     wheels: Mapping[str, Path] = field(default_factory=dict)
+    offers: Mapping[str, Path] = field(default_factory=dict)
 
 
 def pin(
@@ -104,14 +106,15 @@ def fetch(
     for name, group in _repositories(pinned).items():
         jobs[name] = _repository(group, cache, offline)
     for source, one in pinned:
-        if source.kind in ("file", "wheels"):
+        if source.kind in ("file", "wheels", "base"):
             jobs[_name(source)] = _single(source, one, cache, offline)
     paths = _side_by_side(jobs, cache, lambda name, path: tell(f"{name} is in the cache"))
     copies = [(source, one, paths[_name(source)]) for source, one in pinned if source.kind in ("git", "file")]
     with _faults_of(cache):
         environment = lay_out(copies, cache, downloads_as)
     wheels = {source.name: paths[_name(source)] for source, _ in pinned if source.kind == "wheels"}
-    return Fetched(environment, wheels)
+    offers = {source.name: paths[_name(source)] for source, _ in pinned if source.kind == "base"}
+    return Fetched(environment, wheels, offers)
 
 
 # --- one source ---------------------------------------------------------------------------------------------------
@@ -133,6 +136,10 @@ def _lookup(source: Source, before: Pin | None, cache: Path) -> Callable[[], Pin
             from imgc.sources.wheels import pin_wheels
 
             return pin_wheels(source, cache)
+        if source.kind == "base":
+            from imgc.sources.bases import pin_base
+
+            return pin_base(source, cache, known=before)
         if source.kind == "yum":
             from imgc.sources.yum_pins import pin_yum
 
@@ -173,6 +180,10 @@ def _single(source: Source, one: Pin, cache: Path, offline: bool) -> Callable[[]
             from imgc.sources.files import fetch_file
 
             return fetch_file(source, one, cache, offline=offline)
+        if source.kind == "base":
+            from imgc.sources.bases import fetch_base
+
+            return fetch_base(source, one, cache, offline=offline)
         from imgc.sources.wheels import fetch_wheels
 
         return fetch_wheels(source, one, cache, offline=offline)

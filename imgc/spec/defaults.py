@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from imgc.spec.nodes import Entry, Mapping, Node, Scalar, Sequence
 from imgc.spec.settings import SPEC
-from imgc.spec.types import ListOf, MapOf, Section, Setting
+from imgc.spec.types import ListOf, MapOf, Section, Setting, Type
 
 
 def with_defaults(root: Mapping) -> Mapping:
@@ -18,15 +18,24 @@ def _filled(node: Mapping, section: Section) -> Mapping:
     entries = []
     for entry in node.entries:
         setting = section.by_key.get(entry.key)
-        if setting and isinstance(setting.type, Section) and isinstance(entry.value, Mapping):
-            entry = replace(entry, value=_filled(entry.value, setting.type))
-        entries.append(entry)
+        entries.append(replace(entry, value=_completed(entry.value, setting.type)) if setting else entry)
     written = {entry.key for entry in entries}
     for setting in section.settings:
         made = _default(node, setting) if setting.key not in written else None
         if made is not None:
             entries.append(Entry(setting.key, node.place, made))
     return replace(node, entries=tuple(entries))
+
+
+def _completed(node: Node, kind: Type) -> Node:
+    """A written value in which every map of settings, also as an item of a list, is complete."""
+    if isinstance(kind, Section):
+        if isinstance(node, Scalar) and kind.short:
+            node = Mapping((Entry(kind.short, node.place, node),), node.place)
+        return _filled(node, kind) if isinstance(node, Mapping) else node
+    if isinstance(kind, ListOf) and isinstance(kind.item, Section) and isinstance(node, Sequence):
+        return replace(node, items=tuple(_completed(item, kind.item) for item in node.items))
+    return node
 
 
 def _default(around: Mapping, setting: Setting) -> Node | None:

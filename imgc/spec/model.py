@@ -31,6 +31,9 @@ class Base:
     mirror: str
     security_mirror: str | None
     baseline: bool
+    #: A URL or an absolute path of this host, and the digest it must have; both None for what needs none.
+    image: str | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,73 @@ class Initramfs:
 
     modules: str
     extra: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class User:
+    """Who can log in.  ``keys`` are lines of authorized_keys."""
+
+    name: str
+    uid: int | None
+    groups: tuple[str, ...]
+    sudo: bool
+    shell: str
+    home: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GitCache:
+    """Git trees of many projects.  ``projects`` are absolute paths of this host or URLs; none: no trees.
+
+    ``base`` and ``mirror`` are what a project's name is appended to: for its upstream URL, and for where it is
+    fetched from (empty: the same).  ``branches`` is a regular expression for whole names.
+    """
+
+    projects: tuple[str, ...] = ()
+    base: str = ""
+    mirror: str = ""
+    directory: str = "/opt/git"
+    branches: str = ".*"
+    connections: int = 8
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class BindepCache:
+    """Packages that projects declare.  ``fallback`` is an absolute path of this host or empty."""
+
+    fallback: str = ""
+    profiles: tuple[str, ...] = ("test",)
+    devstack: str = ""
+
+
+@dataclass(frozen=True)
+class CachedFile:
+    """A file of the file cache; ``sha256`` and ``name`` may be empty."""
+
+    url: str
+    sha256: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class FileCache:
+    """Files from the network, in ``directory`` of the image."""
+
+    files: tuple[CachedFile, ...] = ()
+    directory: str = "/opt/cache/files"
+    devstack: str = ""
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class Caches:
+    """What jobs find in the image."""
+
+    git: GitCache = GitCache()
+    bindep: BindepCache = BindepCache()
+    files: FileCache = FileCache()
 
 
 @dataclass(frozen=True)
@@ -85,6 +155,8 @@ class Platform:
     disk: Disk
     outputs: tuple[Output, ...]
     file: str
+    users: tuple[User, ...] = ()
+    caches: Caches = Caches()
     places: Mapping[str, Place] = field(
         default_factory=lambda: MappingProxyType({}), compare=False, repr=False
     )

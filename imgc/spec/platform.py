@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping as MappingType
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from imgc.errors import Collector, ImgcError, Place
-from imgc.spec.model import Base, Disk, Initramfs, Output, Platform
+from imgc.spec.model import (
+    Base,
+    BindepCache,
+    CachedFile,
+    Caches,
+    Disk,
+    FileCache,
+    GitCache,
+    Initramfs,
+    Output,
+    Platform,
+    User,
+)
 from imgc.spec.settings import LABEL_LENGTH, VARIABLES
 from imgc.spec.validate import INVALID
 from imgc.spec.words import show
@@ -46,7 +59,7 @@ def build(
     return Platform(
         name=values["name"],
         description=values["description"],
-        base=Base(**values["base"]),
+        base=_base(values["base"], where, directories),
         elements=elements,
         element_paths=_distinct(paths, "element_paths", kept),
         environment=tuple(sorted(values["environment"].items())),
@@ -55,8 +68,44 @@ def build(
         disk=Disk(**values["disk"]),
         outputs=tuple(_output(each) for each in values["outputs"]),
         file=file,
+        users=tuple(_user(each) for each in values["users"]),
+        caches=_caches(values["caches"], where, directories),
         places=MappingProxyType(kept),
     )
+
+
+def _base(values: dict[str, Any], where: _Where, directories: MappingType[str, Path]) -> Base:
+    image = values["image"]
+    return Base(**{**values, "image": image and _path(image, "base.image", where, directories)})
+
+
+def _path(text: str, path: str, where: _Where, directories: MappingType[str, Path]) -> str:
+    """A URL as it is; a path, from relative to the file that says it, as an absolute one."""
+    return text if "://" in text else os.path.abspath(directories[where(path).file] / text)
+
+
+def _user(values: dict[str, Any]) -> User:
+    home = values["home"] or ("/root" if values["name"] == "root" else f"/home/{values['name']}")
+    return User(**{**values, "home": home})
+
+
+def _caches(values: dict[str, Any], where: _Where, directories: MappingType[str, Path]) -> Caches:
+    git, bindep, files = values["git"], values["bindep"], values["files"]
+    projects = tuple(
+        _path(one, f"caches.git.projects[{i}]", where, directories) for i, one in enumerate(git["projects"])
+    )
+    fallback = bindep["fallback"] and _path(bindep["fallback"], "caches.bindep.fallback", where, directories)
+    listed = tuple(CachedFile(**_texts(each)) for each in files["list"])
+    return Caches(
+        GitCache(**{**_texts(git), "projects": projects}),
+        BindepCache(**{**_texts(bindep), "fallback": fallback or ""}),
+        FileCache(listed, files["directory"], files["devstack"] or "", files["strict"]),
+    )
+
+
+def _texts(values: dict[str, Any]) -> dict[str, Any]:
+    """The same values, with what was left out as an empty string."""
+    return {key: "" if value is None else value for key, value in values.items()}
 
 
 class _Where:
@@ -76,6 +125,8 @@ def _complete(values: Any) -> bool:
     """Whether no value, at any depth, is missing or invalid."""
     if isinstance(values, dict):
         return all(_complete(value) for value in values.values())
+    if isinstance(values, tuple):
+        return all(_complete(value) for value in values)
     return values is not INVALID
 
 
@@ -103,7 +154,7 @@ def _suffix(values: dict[str, str]) -> str:
 def _contradictions(values: dict[str, Any], where: _Where) -> list[ImgcError]:
     """Every pair of settings that cannot both be."""
     found = []
-    for check in (_label, _boot, _environment, _outputs):
+    for check in (_label, _boot, _environment, _outputs, _image, _branches, _users):
         found.extend(check(values, where))
     return found
 
@@ -149,6 +200,56 @@ def _environment(values: dict[str, Any], where: _Where) -> list[ImgcError]:
         for name in names
         if name in VARIABLES
     ]
+
+
+def _image(values: dict[str, Any], where: _Where) -> list[ImgcError]:
+    """A base is made from packages or from an image, and only the latter has one."""
+    base = values["base"]
+    if not isinstance(base, dict) or base["kind"] is INVALID or base["image"] is INVALID:
+        return []
+    if base["kind"] == "minimal":
+        said = "`base.{}` is for a base of the kind `cloud-image` or `tree`; this one is `minimal`."
+        named = (key for key in ("image", "sha256") if base[key] is not None)
+        return [ImgcError("E115", said.format(key), place=where(f"base.{key}")) for key in named]
+    if base["image"] is None:
+        said = f"A base of the kind `{base['kind']}` wants `base.image`."
+        return [ImgcError("E106", said, place=where("base.kind"))]
+    return []
+
+
+def _branches(values: dict[str, Any], where: _Where) -> list[ImgcError]:
+    wanted = _valid(values["caches"].get("git") if isinstance(values["caches"], dict) else None, "branches")
+    if wanted is None:
+        return []
+    try:
+        re.compile(wanted[0])
+    except re.error as error:
+        said = f"`caches.git.branches` is not a regular expression: {error}."
+        return [ImgcError("E109", said, place=where("caches.git.branches"))]
+    return []
+
+
+def _users(values: dict[str, Any], where: _Where) -> list[ImgcError]:
+    found = []
+    first: dict[str, Place] = {}
+    for i, user in enumerate(values["users"] if isinstance(values["users"], tuple) else ()):
+        if user["name"] is INVALID:
+            continue
+        place = where(f"users[{i}].name")
+        if user["name"] in first:
+            said = f"The user {show(user['name'])} is listed twice; the first is at {first[user['name']]}."
+            found.append(ImgcError("E115", said, hint="`!replace` drops inherited users.", place=place))
+        first.setdefault(user["name"], place)
+        from imgc.spec.public_keys import check
+
+        for number, key in enumerate(user["keys"] if isinstance(user["keys"], tuple) else ()):
+            wrong = check(key)
+            if wrong:
+                place = where(f"users[{i}].keys[{number}]")
+                found.append(
+                    ImgcError("E118", f"A key of {show(user['name'])} cannot be used: {wrong}.", place=place)
+                )
+    return found
 
 
 def _outputs(values: dict[str, Any], where: _Where) -> list[ImgcError]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from imgc.spec.settings import OUTPUT, SPEC, VERSION
-from imgc.spec.types import Section, Setting
+from imgc.spec.types import ListOf, Section, Setting
 
 BEGIN = "<!-- reference: begin (generated from imgc/spec/settings.py) -->"
 END = "<!-- reference: end -->"
@@ -31,16 +32,22 @@ def reference_markdown() -> str:
     """The reference of all settings, in Markdown."""
     parts = ["### Top level\n", _table(SPEC.settings, "")]
     for setting in SPEC.settings:
-        if isinstance(setting.type, Section):
-            parts += [
-                f"### `{setting.key}`\n",
-                f"{setting.doc}\n",
-                _table(setting.type.settings, f"{setting.key}."),
-            ]
+        parts += _sections(setting, setting.key)
     for each in OUTPUT.formats:
         parts += [f"### Output format `{each.name}`\n", f"{each.doc}\n"]
         parts += [_table(each.options, "")] if each.options else ["It has no options.\n"]
     return "\n".join(parts)
+
+
+def _sections(setting: Setting, path: str) -> Iterator[str]:
+    """The parts about a map of settings, or a list of such maps, and about what is inside."""
+    kind = setting.type
+    if isinstance(kind, ListOf) and isinstance(kind.item, Section):
+        kind, path = kind.item, f"{path}[]"
+    if isinstance(kind, Section):
+        yield from (f"### `{path}`\n", f"{setting.doc}\n", _table(kind.settings, f"{path}."))
+        for inner in kind.settings:
+            yield from _sections(inner, f"{path}.{inner.key}")
 
 
 def with_reference(page: str) -> str:

@@ -38,6 +38,11 @@ _ELEMENT = Text(r"[A-Za-z0-9][A-Za-z0-9._+-]*", "the name of an element")
 _PACKAGE = Text(r"[A-Za-z0-9@][A-Za-z0-9@.,_+:=~*/-]*", "the name of a package")
 _MODULE = Text(r"[A-Za-z0-9][A-Za-z0-9_-]*", "the name of a kernel module")
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_FILE = Text(r"[^\s:](?:[^\n]*\S)?", "a URL, or a path relative to the file that says it")
+_SHA256 = Text(r"[0-9a-f]{64}", "a SHA-256 digest (64 hexadecimal digits)")
+_PROJECT = Text(r"[A-Za-z0-9][A-Za-z0-9._+/-]*", "the name of a project, such as `org/project`")
+_IN_IMAGE = Text(r"/(?:[A-Za-z0-9._+-]+/?)+", "an absolute path")
+_GIT_SERVER = Url(form=r"(?:https?|git|ssh|file)://[^\s\"'`$\\]+")
 
 #: How long a label each file system can hold, in bytes.
 LABEL_LENGTH = {"ext4": 16, "btrfs": 255}
@@ -45,8 +50,18 @@ LABEL_LENGTH = {"ext4": 16, "btrfs": 255}
 _BASE = Section(
     (
         Setting(
-            "kind", Choice(("minimal",)), "How the tree starts: from the distribution's packages.", "minimal"
+            "kind",
+            Choice(("minimal", "cloud-image", "tree")),
+            "How the tree starts: from the distribution's packages (`minimal`), from the disk image that the "
+            "distribution publishes for clouds (`cloud-image`), or from a tarball or directory (`tree`).",
+            "minimal",
         ),
+        Setting(
+            "image",
+            _FILE,
+            "What `cloud-image` and `tree` start from: a disk image, a tarball, a directory.",
+        ),
+        Setting("sha256", _SHA256, "What the file that `base.image` names must be."),
         Setting(
             "distro",
             Text(r"[a-z][a-z0-9-]*", "the name of a distribution, such as `debian`"),
@@ -96,6 +111,131 @@ _INITRAMFS = Section(
         ),
         Setting(
             "extra", ListOf(_MODULE), "Further modules for the initramfs.", variable="IMGC_INITRAMFS_EXTRA"
+        ),
+    )
+)
+
+_USER = Section(
+    (
+        Setting(
+            "name",
+            Text(r"[a-z_][a-z0-9_-]{0,31}", "the name of a user"),
+            "What the user logs in as.",
+            required=True,
+        ),
+        Setting("keys", ListOf(Text()), "Public SSH keys, one line each as in authorized_keys."),
+        Setting("groups", ListOf(Text(r"[a-z_][a-z0-9_-]{0,31}", "the name of a group")), "Further groups."),
+        Setting("sudo", Boolean(), "Whether the user may do everything, without a password.", "false"),
+        Setting("uid", Integer(0, 2**31), "The number of the user.", usually="the next free one"),
+        Setting("shell", _IN_IMAGE, "The login shell.", "/bin/bash"),
+        Setting("home", _IN_IMAGE, "The home directory.", usually="`/home/` and the name"),
+    )
+)
+
+_CACHES = Section(
+    (
+        Setting(
+            "git",
+            Section(
+                (
+                    Setting(
+                        "projects",
+                        ListOf(_FILE, single=True),
+                        "Lists of projects: Gerrit's projects.yaml, or a plain list. None: no git trees.",
+                    ),
+                    Setting(
+                        "base", _GIT_SERVER, "What a project's name is appended to for its upstream URL."
+                    ),
+                    Setting(
+                        "mirror", _GIT_SERVER, "Where to fetch from instead.", usually="the upstream URL"
+                    ),
+                    Setting(
+                        "directory",
+                        _IN_IMAGE,
+                        "Where the trees are in the image.",
+                        "/opt/git",
+                        variable="DIB_CACHE_GIT_DIRECTORY",
+                    ),
+                    Setting(
+                        "branches", Text(r"\S+", "a regular expression"), "Which branches, as a whole.", ".*"
+                    ),
+                    Setting(
+                        "connections", Integer(1, 256), "How many connections to one host at a time.", "8"
+                    ),
+                    Setting(
+                        "strict",
+                        Boolean(),
+                        "Whether a repository that cannot be refreshed fails the build, instead of staying as it was.",
+                        "false",
+                    ),
+                )
+            ),
+            "Git trees of many projects, all branches.",
+        ),
+        Setting(
+            "bindep",
+            Section(
+                (
+                    Setting(
+                        "fallback",
+                        Text(r"[^\s:](?:[^\n]*\S)?", "a path relative to the file that says it"),
+                        "What a project needs that declares nothing: a list as bindep reads it.",
+                    ),
+                    Setting(
+                        "profiles",
+                        ListOf(Text(_WORD, "the name of a profile")),
+                        "The profiles for which lists are evaluated, beside none.",
+                        "test",
+                    ),
+                    Setting(
+                        "devstack", _PROJECT, "The project whose files/debs and files/rpms count as well."
+                    ),
+                )
+            ),
+            "The packages that these projects declare for bindep, downloaded and not installed.",
+        ),
+        Setting(
+            "files",
+            Section(
+                (
+                    Setting(
+                        "list",
+                        ListOf(
+                            Section(
+                                (
+                                    Setting("url", Url(), "Where it is.", required=True),
+                                    Setting("sha256", _SHA256, "What it must be."),
+                                    Setting(
+                                        "name",
+                                        Text(r"[A-Za-z0-9][A-Za-z0-9._+~-]*", "the name of a file"),
+                                        "What it is called in the image.",
+                                        usually="the last part of the URL",
+                                    ),
+                                ),
+                                short="url",
+                            )
+                        ),
+                        "The files.",
+                    ),
+                    Setting(
+                        "directory",
+                        _IN_IMAGE,
+                        "Where they are in the image.",
+                        "/opt/cache/files",
+                        variable="DIB_CACHE_FILES_DIRECTORY",
+                    ),
+                    Setting(
+                        "devstack", _PROJECT, "The project whose tools/image_list.sh names further files."
+                    ),
+                    Setting(
+                        "strict",
+                        Boolean(),
+                        "Whether a file that cannot be had fails the build, instead of staying as it was.",
+                        "false",
+                    ),
+                )
+            ),
+            "Files from the network.",
         ),
     )
 )
@@ -238,6 +378,8 @@ SPEC = Section(
             "Environment variables for the elements.",
         ),
         Setting("packages", ListOf(_PACKAGE), "Packages to install, as the distribution names them."),
+        Setting("users", ListOf(_USER), "Who can log in with an SSH key."),
+        Setting("caches", _CACHES, "What jobs find in the image, so that they need no network."),
         Setting("initramfs", _INITRAMFS, "What the image's initial file system holds."),
         Setting("disk", _DISK, "The disk that the tree is put on."),
         Setting("outputs", ListOf(OUTPUT, least=1), "The files to make.", "qcow2"),
@@ -245,13 +387,19 @@ SPEC = Section(
 )
 
 #: Top-level settings a template may refer to.
-REFERABLE = tuple(s.key for s in SPEC.settings if s.key not in ("schema", "extends", "outputs"))
+REFERABLE = tuple(s.key for s in SPEC.settings if s.key not in ("schema", "extends", "outputs", "users"))
+
+
+def _variables(section: Section, prefix: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for setting in section.settings:
+        path = f"{prefix}{setting.key}"
+        if setting.variable:
+            found[setting.variable] = path
+        if isinstance(setting.type, Section):
+            found |= _variables(setting.type, f"{path}.")
+    return found
+
 
 #: Environment variables that a setting decides, and that setting.
-VARIABLES: dict[str, str] = {
-    inner.variable: f"{outer.key}.{inner.key}"
-    for outer in SPEC.settings
-    if isinstance(outer.type, Section)
-    for inner in outer.type.settings
-    if inner.variable
-}
+VARIABLES: dict[str, str] = {"DIB_CI_USERS": "users", **_variables(SPEC, "")}

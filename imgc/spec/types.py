@@ -325,9 +325,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Section(Type):
-    """A map of declared settings."""
+    """A map of declared settings.  Where ``short`` names one, its value alone stands for a map of it."""
 
     settings: tuple[Setting, ...]
+    short: str = ""
     by_key: MappingType[str, Setting] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -335,9 +336,14 @@ class Section(Type):
 
     def schema(self) -> dict[str, Any]:
         properties = {setting.key: _setting_schema(setting) for setting in self.settings}
-        return {"type": "object", "properties": properties, "additionalProperties": False}
+        whole: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}
+        if not self.short:
+            return whole
+        return {"anyOf": [whole, self.by_key[self.short].type.schema()]}
 
     def words(self) -> str:
+        if self.short:
+            return f"{self.by_key[self.short].type.words()}, or a map of settings with `{self.short}`"
         return "a map"
 
 

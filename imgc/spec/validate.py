@@ -66,8 +66,10 @@ class Validator:
             return self._refuse(node, refused.code, path, refused.said, refused.hint)
 
     def _section(self, node: Node, kind: Section, path: str) -> Any:
+        if isinstance(node, Scalar) and kind.short:
+            node = Mapping((Entry(kind.short, node.place, node),), node.place)
         if not isinstance(node, Mapping):
-            return self._refuse(node, "E107", path, f"wants a map, not {describe(node)}.")
+            return self._refuse(node, "E107", path, f"wants {kind.words()}, not {describe(node)}.")
         values: dict[str, Any] = {setting.key: None for setting in kind.settings}
         for entry in node.entries:
             setting = kind.by_key.get(entry.key)
@@ -138,7 +140,7 @@ class Validator:
         return INVALID if any(value is INVALID for value in values.values()) else values
 
     def _unknown(self, entry: Entry, path: str, section: Section) -> None:
-        where = f" in `{path}`" if path else ""
+        where = f" in {_named(path)}" if path else ""
         hint = did_you_mean(entry.key, section.by_key) or _elsewhere(entry.key)
         hint = hint or f"Known here: {', '.join(section.by_key)}."
         self._problems.add(

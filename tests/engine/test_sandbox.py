@@ -94,6 +94,7 @@ def test_nothing_of_the_hosts_environment(room: Room, monkeypatch: pytest.Monkey
         "SHLVL",
         "_",
         "IMGC_USER_NAMESPACE",
+        "IMGC_OFFERS",
     }
     assert names <= allowed
     # What the payload says wins.

@@ -1,0 +1,186 @@
+"""Pins the caches of platforms, and brings what is pinned to where a build finds it.
+
+What the package cache and the file cache hold follows from the git trees, so those are pinned first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imgc.caches.model import Pinned
+from imgc.errors import Collector, ImgcError
+from imgc.lock import Pin, Pins, Source
+
+#: The kinds of sources that are pinned here, each after those it follows from.
+KINDS = ("git-cache", "bindep", "file-cache")
+
+#: Told what is being done, in a line.
+Tell = Callable[[str], None]
+
+#: Runs a script that a repository brought, by itself: its directory, its words, what is told each line; its status.
+RunScript = Callable[[Path, Sequence[str], Tell], int]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A platform, what it takes from outside, and the pins that are known for that."""
+
+    platform: str
+    sources: tuple[Source, ...]
+    known: Pins
+
+
+def pin_caches(
+    wanted: Iterable[Wanted], *, cache: Path, refresh: bool, offline: bool, run_script: RunScript, tell: Tell
+) -> dict[str, dict[tuple[str, str], Pinned]]:
+    """The pins of the caches of each platform by name, and what was found on the way.
+
+    Known pins are kept unless ``refresh``, or what they follow from is pinned anew.  What several platforms have is
+    pinned once.  Raises E612 when something is missing and ``offline``, and in strict caches what went wrong.
+    """
+    work = _Work(cache, refresh, offline, run_script, tell)
+    problems = Collector()
+    found = {}
+    for one in wanted:
+        try:
+            found[one.platform] = work.platform(one)
+        except ImgcError as problem:
+            if problem.code == "E307":
+                raise
+            problems.add(problem)
+    problems.check()
+    return found
+
+
+class _Work:
+    """One round of pinning; remembers what it has done."""
+
+    def __init__(self, cache: Path, refresh: bool, offline: bool, run_script: RunScript, tell: Tell) -> None:
+        self._cache = cache
+        self._refresh = refresh and not offline
+        self._offline = offline
+        self._run_script = run_script
+        self._tell = tell
+        self._done: dict[tuple[Source, Pin | None], Pinned] = {}
+
+    def platform(self, wanted: Wanted) -> dict[tuple[str, str], Pinned]:
+        found: dict[tuple[str, str], Pinned] = {}
+        git: Pin | None = None
+        moved = False
+        for kind in KINDS:
+            for source in (one for one in wanted.sources if one.kind == kind):
+                before = wanted.known.get(source.id)
+                if before and before.is_for(source) and not self._refresh and not moved:
+                    found[source.id] = Pinned(before, None)
+                else:
+                    found[source.id] = self._pinned(source, before, git)
+                    moved = moved or kind == "git-cache"
+                if kind == "git-cache":
+                    git = found[source.id].pin
+        return found
+
+    def _pinned(self, source: Source, before: Pin | None, git: Pin | None) -> Pinned:
+        if self._offline and source.kind != "bindep":
+            said = f"{source.kind} {source.name} is not pinned, and nothing may be looked up."
+            raise ImgcError("E612", said, hint="`imgc lock` pins it, with the network.", place=source.place)
+        follows = git if source.kind != "git-cache" else None
+        if (source, follows) not in self._done:
+            self._done[source, follows] = self._pin(source, before, git)
+        return self._done[source, follows]
+
+    def _pin(self, source: Source, before: Pin | None, git: Pin | None) -> Pinned:
+        if source.kind == "git-cache":
+            from imgc.caches.git_cache import pin_git_cache
+
+            return pin_git_cache(source, before, self._cache, tell=self._tell)
+        if source.kind == "bindep":
+            from imgc.caches.bindep_cache import pin_bindep
+
+            return pin_bindep(source, git, self._cache, tell=self._tell)
+        from imgc.caches.file_cache import pin_file_cache
+
+        return pin_file_cache(source, before, git, self._cache, run_script=self._run_script, tell=self._tell)
+
+
+def remember(platform: str, pinned: Iterable[Pinned], cache: Path) -> None:
+    """Keep what was found while the caches of a platform were pinned, for reports of what is built from that."""
+    told = {
+        one.pin.kind: {"pin": _digest(one.pin), "findings": [str(finding) for finding in one.findings]}
+        for one in pinned
+        if one.findings is not None
+    }
+    path = _findings_file(platform, cache)
+    kept = {**_remembered(path), **told}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(kept, indent=1, sort_keys=True), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _findings_file(platform: str, cache: Path) -> Path:
+    return cache / "caches" / "findings" / f"{platform}.json"
+
+
+def _remembered(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _digest(pin: Pin) -> str:
+    return hashlib.sha256(repr(pin.identity).encode()).hexdigest()
+
+
+def offers(sources: Sequence[Source], pins: Pins, cache: Path) -> dict[str, Path]:
+    """Directories that hooks are offered for the caches of a platform, by name.  Raises what making them raises."""
+    from imgc.caches.bindep_cache import fetch_bindep
+
+    git = next((pins.get(one.id) for one in sources if one.kind == "git-cache"), None)
+    for source in sources:
+        if source.kind == "bindep" and source.id in pins:
+            return {"cache-bindep": fetch_bindep(source, pins[source.id], git, cache)}
+    return {}
+
+
+def report(
+    platform: str, sources: Sequence[Source], pins: Pins, cache: Path, warnings: Sequence[str]
+) -> Mapping[str, object] | None:
+    """What is in the caches of a platform, for people and programs; None when it has none.
+
+    ``findings`` are what did not go as asked, with the ``warnings`` of hooks last.  ``git`` has each project's origin and heads, ``files`` each file's
+    digest and URL, ``packages`` what :func:`imgc.caches.bindep_cache.pin_bindep` wrote about who asked for what.
+    """
+    from imgc.caches.model import trees_of
+
+    told: dict[str, object] = {}
+    findings: list[str] = []
+    remembered = _remembered(_findings_file(platform, cache))
+    for source in sources:
+        pin = pins.get(source.id)
+        if pin is None or source.kind not in KINDS:
+            continue
+        of_kind = remembered.get(source.kind, {})
+        if of_kind.get("pin") == _digest(pin):
+            findings += of_kind["findings"]
+        if source.kind == "git-cache":
+            told["git"] = [
+                {"project": one.name, "origin": one.origin, "heads": dict(one.heads)} for one in trees_of(pin)
+            ]
+        elif source.kind == "file-cache":
+            values = ((name, *value.split(" ", 1)) for name, value in pin.identity)
+            told["files"] = [
+                {"name": name, "sha256": digest.removeprefix("sha256:"), "url": url}
+                for name, digest, url in values
+            ]
+        else:
+            path = cache / "caches" / "bindep" / pin.get("sha256") / "report.json"
+            told["packages"] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {**told, "findings": [*findings, *warnings]} if told else None
