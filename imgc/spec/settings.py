@@ -41,7 +41,7 @@ _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _FILE = Text(r"[^\s:](?:[^\n]*\S)?", "a URL, or a path relative to the file that says it")
 _SHA256 = Text(r"[0-9a-f]{64}", "a SHA-256 digest (64 hexadecimal digits)")
 _PROJECT = Text(r"[A-Za-z0-9][A-Za-z0-9._+/-]*", "the name of a project, such as `org/project`")
-_IN_IMAGE = Text(r"/(?:[A-Za-z0-9._+-]+/?)+", "an absolute path")
+_IN_IMAGE = Text(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._+-]+)+/?", "an absolute path")
 _GIT_SERVER = Url(form=r"(?:https?|git|ssh|file)://[^\s\"'`$\\]+")
 
 #: How long a label each file system can hold, in bytes.
@@ -126,7 +126,7 @@ _USER = Section(
         Setting("keys", ListOf(Text()), "Public SSH keys, one line each as in authorized_keys."),
         Setting("groups", ListOf(Text(r"[a-z_][a-z0-9_-]{0,31}", "the name of a group")), "Further groups."),
         Setting("sudo", Boolean(), "Whether the user may do everything, without a password.", "false"),
-        Setting("uid", Integer(0, 2**31), "The number of the user.", usually="the next free one"),
+        Setting("uid", Integer(1, 2**31 - 1), "The number of the user.", usually="the next free one"),
         Setting("shell", _IN_IMAGE, "The login shell.", "/bin/bash"),
         Setting("home", _IN_IMAGE, "The home directory.", usually="`/home/` and the name"),
     )
