@@ -61,6 +61,9 @@ def archives_of(plan: Plan) -> tuple[Source, ...]:
         return _apt_sources([*_bootstrap(values), *_ubuntu(values)], values, place)
     if "yum-minimal" in elements:
         return tuple(_yum_sources(plan, values))
+    if "imgc-base-image" in elements:
+        place = _place(plan, "DIB_DISTRIBUTION_MIRROR")
+        return _apt_sources(_of_base(values), values, place)
     return ()
 
 
@@ -92,6 +95,23 @@ def _ubuntu(values: Mapping[str, str]) -> Iterator[_Archive]:
     for archive in _bootstrap(values):
         for beside in values.get("DIB_UBUNTU_MIRROR_DISTS", "").replace(",", " ").split():
             yield archive._replace(suite=f"{archive.suite}-{beside}")
+
+
+def _of_base(values: Mapping[str, str]) -> Iterator[_Archive]:
+    """What imgc-base-image writes into the image; nothing is known of the sources of a base that keeps them."""
+    lines = values.get("DIB_APT_SOURCES_CONF", "").splitlines()
+    if lines:
+        yield from _apt_lines(line.partition(":")[2] for line in lines)
+        return
+    beside = {"ubuntu": ("updates", "security", "backports"), "debian": ("updates",)}
+    rolling = values.get("DIB_RELEASE", "") in ("testing", "unstable")
+    for archive in _bootstrap(values):
+        yield archive
+        for suite in () if rolling else beside.get(values.get("DISTRO_NAME", ""), ()):
+            yield archive._replace(suite=f"{archive.suite}-{suite}")
+        security = values.get("DIB_DEBIAN_SECURITY_MIRROR", "").rstrip("/")
+        if security and not rolling and values.get("DISTRO_NAME") == "debian":
+            yield archive._replace(location=security, suite=f"{archive.suite}-security")
 
 
 def _apt_sources(archives: Iterable[_Archive], values: Mapping[str, str], place: Place) -> tuple[Source, ...]:

@@ -26,6 +26,16 @@ _DEFAULTS = {"DIB_BOOT_LABEL": ""}
 _INITRAMFS_TOOLS = ("debian", "ubuntu")
 
 
+#: What elements need of a system that none of them has bootstrapped, by distribution.
+_FAMILIES = {
+    "debian": ("dpkg",),
+    "ubuntu": ("dpkg", "ubuntu-common"),
+    **dict.fromkeys(
+        ("centos", "fedora", "rocky", "almalinux", "rhel"), ("redhat-common", "rpm-distro", "yum")
+    ),
+}
+
+
 class Implied(NamedTuple):
     """An element that the settings imply, why, and the setting that it is from."""
 
@@ -54,6 +64,10 @@ def _candidates(platform: Platform) -> Iterator[tuple[Implied, str]]:
     base, disk = platform.base, platform.disk
     if base.kind == "minimal":
         yield Implied(f"{base.distro}-minimal", f"base is a minimal {base.distro}", "base.distro"), ""
+    else:
+        yield Implied("imgc-base-image", f"base is a {base.kind}", "base.kind"), ""
+        for element in _FAMILIES.get(base.distro, ()):
+            yield Implied(element, f"base is {base.distro}", "base.distro"), ""
     if base.baseline:
         yield Implied("base", "base.baseline is on", "base.baseline"), ""
     if has_disk(platform):
@@ -110,6 +124,9 @@ def _from_settings(platform: Platform) -> Iterator[tuple[str, tuple[str, str]]]:
     yield "ARCH", (base.arch, "base.arch")
     yield "IMAGE_NAME", (platform.name, "name")
     yield "DIB_RELEASE", (base.release, "base.release")
+    if base.kind != "minimal":
+        # Otherwise the distribution's own element says so.
+        yield "DISTRO_NAME", (base.distro, "base.distro")
     if not base.baseline:
         yield "SKIP_BASE", ("1", "base.baseline")
     yield "FS_TYPE", (disk.filesystem, "disk.filesystem")

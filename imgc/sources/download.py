@@ -87,11 +87,14 @@ def download(
     tries: int = 4,
     timeout: float = 30.0,
     watch: Watch | None = None,
+    keep: Path | None = None,
 ) -> Downloaded:
     """Fetch ``url`` to ``final``, whose directory is made.
 
     ``what`` names it in messages (`the git bundle of nova`).  ``sha256`` (hexadecimal) is what the bytes must have.
     ``previous`` asks only for what has changed since.  ``timeout`` is how many seconds the other side may be silent.
+    ``keep``, in the directory of ``final``, is where a transfer that was cut or interrupted waits for the next call,
+    which goes on with it; it is for one URL only.
     Raises E601 when it cannot be had, E602 when it has another digest, E307 when interrupted.
     """
     try:
@@ -100,23 +103,61 @@ def download(
     except OSError as error:
         raise _local(error) from error
     os.close(handle)
+    transfer: _Transfer | None = None
     try:
-        with open(name, "w+b", buffering=0) as file:
-            if watch:
-                watch(Path(name), 0)
+        begun, digest = _take_up(keep, name) if keep else (Validators(), "")
+        with open(name, "r+b", buffering=0) as file:
             part = _Part(file, watch)
+            if part.sha256 != digest:
+                part.restart()
+            if watch:
+                watch(Path(name), part.size)
             transfer = _Transfer(url, what, sha256.lower(), previous or Validators(), timeout, part)
+            transfer.validators = begun if part.size else Validators()
             if not transfer.run(tries):
                 return _unchanged(final, transfer.validators)
         try:
             os.chmod(name, 0o644)
             os.rename(name, final)
+            if keep:
+                _beside(keep).unlink(missing_ok=True)
         except OSError as error:
             raise _local(error) from error
         return Downloaded(final, part.sha256, part.size, transfer.validators)
     finally:
         if os.path.exists(name):
-            os.unlink(name)
+            if keep and transfer and transfer.can_go_on:
+                _put_by(keep, name, transfer)
+            else:
+                os.unlink(name)
+
+
+def _take_up(keep: Path, name: str) -> tuple[Validators, str]:
+    """Make the kept part of an earlier transfer the file ``name``; what its server said about it, and its digest."""
+    try:
+        # Whoever renames it has it, so two imgc never go on with the same one.
+        os.rename(keep, name)
+        etag, last_modified, sha256 = _beside(keep).read_text(encoding="utf-8").splitlines()
+        return Validators(etag, last_modified), sha256
+    except (OSError, ValueError):
+        return Validators(), ""
+
+
+def _put_by(keep: Path, name: str, transfer: _Transfer) -> None:
+    """Keep the part of a transfer that did not come to its end."""
+    told = (transfer.validators.etag, transfer.validators.last_modified, transfer.part.sha256)
+    try:
+        # A thread that was abandoned may have written more than it has told.
+        os.truncate(name, transfer.part.size)
+        _beside(keep).write_text("\n".join(told), encoding="utf-8")
+        os.rename(name, keep)
+    except OSError:
+        os.unlink(name)
+
+
+def _beside(keep: Path) -> Path:
+    """Where it is written what the server said about a kept part."""
+    return keep.with_name(f"{keep.name}.validators")
 
 
 def fetch_bytes(
@@ -172,6 +213,10 @@ class _Part:
         self.size = 0
         self._file, self._watch, self._limit = file, watch, limit
         self._digest = hashlib.sha256()
+        # What an earlier transfer left.
+        while data := file.read(_CHUNK):
+            self._digest.update(data)
+            self.size += len(data)
 
     @property
     def sha256(self) -> str:
@@ -216,6 +261,13 @@ class _Transfer:
         #: What the server said about the bytes in ``part``.
         self.validators = Validators()
         self._resumed = False
+        #: The whole file came, and is not the one that was wanted.
+        self._wrong = False
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether another transfer may go on with the part, and find out when it does not fit."""
+        return bool(self.part.size and (self.validators or self._sha256) and not self._wrong)
 
     def run(self, tries: int) -> bool:
         """Try until the file is there and right.  False when the server says that it has not changed."""
@@ -274,6 +326,7 @@ class _Transfer:
         if resumed:
             self.part.restart()
             raise _Fault("the pieces of a cut transfer do not fit together")
+        self._wrong = True
         raise ImgcError(
             "E602",
             f"{_capital(self.what)} is not what was pinned: {shown(self.url)} has other bytes now.",

@@ -18,10 +18,15 @@ def pin_file(source: Source, cache: Path, *, known: Pin | None = None) -> Pin:
     """
     demanded = source.get("sha256")
     previous = Validators()
-    if known and known.is_for(source) and _path(known, cache).is_file():
+    # That nothing has changed does not help a file that is to be another one.
+    fits = known and known.is_for(source) and demanded in ("", known.get("sha256"))
+    if known and fits and _path(known, cache).is_file():
         previous = Validators(known.note("etag"), known.note("last_modified"))
     arrived = cache / "files" / f".new.{hashlib.sha256(source.location.encode()).hexdigest()}"
-    got = download(source.location, arrived, what=_what(source), sha256=demanded, previous=previous)
+    keep = _partial(source, cache)
+    got = download(
+        source.location, arrived, what=_what(source), sha256=demanded, previous=previous, keep=keep
+    )
     if got.unchanged and known:
         return known
     notes = {"etag": got.validators.etag, "last_modified": got.validators.last_modified}
@@ -39,11 +44,17 @@ def fetch_file(source: Source, pin: Pin, cache: Path, *, offline: bool) -> Path:
     if offline:
         said = f"The file of {source.name} ({shown(source.location)}) is not in the cache, and nothing may be fetched."
         raise ImgcError("E604", said, hint="Build once without --offline.", place=source.place)
-    return download(source.location, path, what=_what(source), sha256=pin.get("sha256")).path
+    keep = _partial(source, cache)
+    return download(source.location, path, what=_what(source), sha256=pin.get("sha256"), keep=keep).path
 
 
 def _what(source: Source) -> str:
     return f"the file of {source.name}"
+
+
+def _partial(source: Source, cache: Path) -> Path:
+    """Where a transfer of a file waits that did not come to its end."""
+    return cache / "files" / f".part.{hashlib.sha256(source.location.encode()).hexdigest()}"
 
 
 def _path(pin: Pin, cache: Path) -> Path:

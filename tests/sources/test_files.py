@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fault_server import cut, serving, status
 from outside_world import Web, web
 
 from imgc.errors import ImgcError
@@ -110,3 +111,42 @@ def test_a_file_that_is_not_there_is_told(server: Web, cache: Path) -> None:
     del server.files[PATH]
     with pytest.raises(ImgcError, match=r"E601: The file of pip cannot be fetched from .*404"):
         pin_file(source(server), cache)
+
+
+@pytest.mark.parametrize(
+    ("validated", "demanded", "part"),
+    [(True, False, "bytes=1000000-"), (False, False, None), (False, True, "bytes=1000000-")],
+    ids=["validators", "nothing to tell by", "digest"],
+)
+def test_a_transfer_that_was_cut_goes_on_another_day(
+    cache: Path, tmp_path: Path, validated: bool, demanded: bool, part: str | None
+) -> None:
+    data = bytes(range(250)) * 8000
+    (tmp_path / "disk.img").write_bytes(data)
+    with serving(tmp_path) as server:
+        detail = (("sha256", digest(data)),) if demanded else ()
+        disk = Source("file", "disk", f"{server.url}/disk.img", detail)
+        server.faults["/disk.img"] = [cut(1_000_000, validated=validated), *[status(503)] * 3]
+        with pytest.raises(ImgcError, match="E601"):
+            pin_file(disk, cache)
+        pin = pin_file(disk, cache)
+        assert (cache / "files" / pin.get("sha256")).read_bytes() == data
+        assert server.requests[-1][1].get("Range") == part
+        assert [one.name for one in (cache / "files").iterdir()] == [pin.get("sha256")]
+
+
+def test_a_part_of_what_was_there_before_is_of_no_use(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk.img").write_bytes(b"old" * 500_000)
+    with serving(tmp_path) as server:
+        disk = Source("file", "disk", f"{server.url}/disk.img")
+        server.faults["/disk.img"] = [cut(1_000_000), *[status(503)] * 3]
+        with pytest.raises(ImgcError, match="E601"):
+            pin_file(disk, cache)
+        (tmp_path / "disk.img").write_bytes(b"new" * 500_000)
+        assert pin_file(disk, cache).get("sha256") == digest(b"new" * 500_000)
+
+
+def test_a_file_that_is_to_be_another_one_now_is_not_the_known_one(server: Web, cache: Path) -> None:
+    pin = pin_file(source(server), cache)
+    with pytest.raises(ImgcError, match="E602"):
+        pin_file(source(server, "0" * 64), cache, known=pin)

@@ -1,0 +1,1 @@
+export DIB_CACHE_FILES_DIRECTORY=${DIB_CACHE_FILES_DIRECTORY:-/opt/cache/files}
