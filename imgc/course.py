@@ -17,7 +17,7 @@ from imgc.engine import events
 from imgc.engine.demand import stored_steps, wanted_steps
 from imgc.engine.log import Log
 from imgc.errors import ImgcError
-from imgc.graph.step import Kind, Step
+from imgc.graph.step import Kind
 from imgc.pins import lock_file, record, recorded_file
 from imgc.publish import Artifact, publish, publish_lock, publish_side, publish_text
 
@@ -232,23 +232,15 @@ class Course:
 
     def _publish_report(self) -> None:
         """Put what is in the caches of the image, and who asked for it, beside the image."""
-        from imgc.caches.pinning import report
+        from imgc.cache_report import cache_report
 
         one = self.compiled
-        warnings = [text for step in steps_of(one) if step.changes_state for text in self._warnings(step)]
-        told = report(self.name, one.sources, one.lock.pins, self.store.cache, warnings)
+        told = cache_report(self.name, one.sources, one.lock.pins, one.graph, one.keys, self.store)
         if told:
             publish_text(
                 self.options.output_dir / f"{self.name}.caches.json",
                 json.dumps(told, indent=1, ensure_ascii=False) + "\n",
             )
-
-    def _warnings(self, step: Step) -> Sequence[str]:
-        """What the hook of a step warned of when it ran."""
-        found: Sequence[str] = self.store.meta(self.store.layer(self.compiled.keys[step.id])).get(
-            "warnings", ()
-        )
-        return found
 
 
 def lane_of(course: Course, job: Job, wanted: Sequence[str], need: int, done: Callable[[], None]) -> Lane:

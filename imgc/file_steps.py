@@ -16,12 +16,14 @@ from imgc.engine import installed, sandbox
 from imgc.engine.host import sync_file_system
 from imgc.engine.step_runner import SIDE, Files, FileStep
 from imgc.engine.store import disk_usage
-from imgc.errors import ImgcError
-from imgc.graph.caches import SIDES
+from imgc.errors import Collector, ImgcError
+from imgc.graph.caches import OFFERS, SIDES
 from imgc.graph.implied import has_disk
+from imgc.graph.plan import element_texts
 from imgc.graph.step import Kind, Step
 from imgc.lock import Pin
 from imgc.spec.model import Output, Platform
+from imgc.verify import package_policy
 
 if TYPE_CHECKING:
     from imgc.verify.report import BootReport
@@ -67,15 +69,36 @@ def convert(files: Files) -> dict[str, Any]:
 
 
 def collect(files: Files) -> dict[str, Any]:
-    """What hooks wrote to their working directory (``NAME.d/`` and the like), and which packages the tree has."""
+    """What hooks wrote to their working directory (``NAME.d/`` and the like), and which packages the tree has.
+
+    Raises E658 for packages that are installed and that only the package cache may hold.
+    """
     script = f'cp -R --no-preserve=ownership --preserve=timestamps "$3" "$2" && {installed.EXTRACT}'
+    lists = files.sandbox.offers.get(OFFERS["bindep"])
+    if lists:
+        script += f"; {package_policy.EXTRACT}"
     words = ("sh", "-c", script, "collect", _TREE, sandbox.WORK, f"{sandbox.BUILD}/out")
     payload = sandbox.Payload(words, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
     made = [(str(files.made), sandbox.WORK, "rw")]
     outcome = files.sandbox.run(payload, files.scratch, state=files.state, binds=made, on_line=files.on_line)
     if outcome.status:
         raise ImgcError("E301", "What hooks wrote beside the image could not be collected.")
+    if lists:
+        _judge_packages(files, lists)
     return {"packages": installed.read(files.made)}
+
+
+def _judge_packages(files: Files, lists: Path) -> None:
+    """Raise E658 for what is installed though nothing in the base needs it, and only jobs ask for it."""
+    from imgc.caches.bindep_cache import asked_by
+
+    found = package_policy.read(files.made)
+    asked = asked_by(files.cache, Pin("bindep", "", (("sha256", lists.name),)))
+    wanted = package_policy.mentioned({*asked, *files.platform.packages}, element_texts(files.plan))
+    problems = Collector()
+    for problem in package_policy.judge(found, asked, {*wanted, *files.platform.packages}):
+        problems.add(problem)
+    problems.check()
 
 
 def side(files: Files) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import imgc
 from imgc.cli.boot_command import boot
 from imgc.cli.build_commands import build, clean
 from imgc.cli.cache_commands import cache
+from imgc.cli.caches_command import caches
 from imgc.cli.command import Group, command
 from imgc.cli.completion import completion
 from imgc.cli.lock_command import lock
@@ -66,6 +67,7 @@ for one in (
     graph,
     lock,
     why,
+    caches,
     build,
     boot,
     schema,

@@ -33,9 +33,9 @@ def size(count: int) -> str:
     return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
-def many(count: int, noun: str) -> str:
+def many(count: int, noun: str, nouns: str = "") -> str:
     """``1 step``, ``2 steps``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return f"{count} {noun}" if count == 1 else f"{count} {nouns or noun + 's'}"
 
 
 def printable(line: str) -> str:

@@ -39,7 +39,7 @@ SIDE = "tree"
 class Files:
     """What a step that makes files may use: a directory to fill, the tree, and the results it builds on."""
 
-    platform: Platform
+    plan: Plan
     step: Step
     made: Path
     scratch: Path
@@ -53,6 +53,10 @@ class Files:
     sources: Sequence[Source]
     cache: Path
     offline: bool
+
+    @property
+    def platform(self) -> Platform:
+        return self.plan.platform
 
 
 #: Makes the files of a step in ``Files.made`` and returns what to record with them.
@@ -386,7 +390,7 @@ def _run_file_step(job: Job, step: Step, scratch: Path, on_line: Callable[[str],
     state, key = state_below(job, step), job.keys[step.id]
     logs = job.store.cache / "logs" / step.platform
     files = Files(
-        job.plan.platform,
+        job.plan,
         step,
         made,
         scratch,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -112,6 +112,16 @@ def compile_plan(
         warnings=tuple(dict.fromkeys(tree.warnings)),
         entries=MappingProxyType(tree.entries),
     )
+
+
+def element_texts(plan: Plan) -> Iterator[str]:
+    """What a plan's elements say: the text of each of their files but for documentation."""
+    for element in plan.elements:
+        for parent, _, names in os.walk(element.path):
+            for name in names:
+                path = Path(parent, name)
+                if path.suffix not in (".rst", ".md", ".pyc") and path.is_file():
+                    yield path.read_text(encoding="utf-8", errors="replace")
 
 
 def dib_directory() -> Path:

@@ -27,7 +27,7 @@ EXAMPLES = [
 
 
 def test_the_commands_are_there() -> None:
-    wanted = "list check plan graph lock why build boot schema clean cache explain-error completion"
+    wanted = "list check plan graph lock why caches build boot schema clean cache explain-error completion"
     assert wanted.split() == COMMANDS
 
 
