@@ -262,6 +262,7 @@ def _sandbox(
         offline=options.offline,
         tell=lambda _: None,
     )
+    listed = offers(compiled.sources, pins, store.cache, offline=options.offline, tell=lambda _: None)
     inside = sandbox.Sandbox(
         store.downloads,
         plan.search_paths,
@@ -269,7 +270,7 @@ def _sandbox(
         proxy=proxy,
         package_caches=work.directory(f"packages/{plan.platform.name}"),
         wheels=fetched.wheels,
-        offers={**fetched.offers, **offers(compiled.sources, pins, store.cache)},
+        offers={**fetched.offers, **listed},
         holder=layers.sandbox.holder,
     )
     return inside, fetched.environment

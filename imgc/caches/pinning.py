@@ -72,6 +72,7 @@ class _Work:
     def platform(self, wanted: Wanted) -> dict[tuple[str, str], Pinned]:
         found: dict[tuple[str, str], Pinned] = {}
         git: Pin | None = None
+        trees: Source | None = None
         moved = False
         for kind in KINDS:
             for source in (one for one in wanted.sources if one.kind == kind):
@@ -79,11 +80,19 @@ class _Work:
                 if before and before.is_for(source) and not self._refresh and not moved:
                     found[source.id] = Pinned(before, None)
                 else:
+                    if trees and git and not moved:
+                        # What follows from trees that were pinned elsewhere is read from them.
+                        self._bring(trees, git)
                     found[source.id] = self._pinned(source, before, git)
                     moved = moved or kind == "git-cache"
                 if kind == "git-cache":
-                    git = found[source.id].pin
+                    trees, git = source, found[source.id].pin
         return found
+
+    def _bring(self, trees: Source, git: Pin) -> None:
+        from imgc.caches.git_fetch import fetch_git_cache
+
+        fetch_git_cache(trees, git, self._cache, offline=self._offline, tell=self._tell)
 
     def _pinned(self, source: Source, before: Pin | None, git: Pin | None) -> Pinned:
         if self._offline and source.kind != "bindep":
@@ -139,15 +148,22 @@ def _digest(pin: Pin) -> str:
     return hashlib.sha256(repr(pin.identity).encode()).hexdigest()
 
 
-def offers(sources: Sequence[Source], pins: Pins, cache: Path) -> dict[str, Path]:
+def offers(
+    sources: Sequence[Source], pins: Pins, cache: Path, *, offline: bool, tell: Tell
+) -> dict[str, Path]:
     """Directories that hooks are offered for the caches of a platform, by name.  Raises what making them raises."""
-    from imgc.caches.bindep_cache import fetch_bindep
+    from imgc.caches.bindep_cache import fetch_bindep, report_of
+    from imgc.caches.git_fetch import fetch_git_cache
 
-    git = next((pins.get(one.id) for one in sources if one.kind == "git-cache"), None)
-    for source in sources:
-        if source.kind == "bindep" and source.id in pins:
-            return {"cache-bindep": fetch_bindep(source, pins[source.id], git, cache)}
-    return {}
+    pinned = {source.kind: (source, pins[source.id]) for source in sources if source.id in pins}
+    if "bindep" not in pinned:
+        return {}
+    git = None
+    if "git-cache" in pinned:
+        trees, git = pinned["git-cache"]
+        if not report_of(cache, pinned["bindep"][1]).is_file():
+            fetch_git_cache(trees, git, cache, offline=offline, tell=tell)
+    return {"cache-bindep": fetch_bindep(*pinned["bindep"], git, cache)}
 
 
 def report(
@@ -155,9 +171,11 @@ def report(
 ) -> Mapping[str, object] | None:
     """What is in the caches of a platform, for people and programs; None when it has none.
 
-    ``findings`` are what did not go as asked, with the ``warnings`` of hooks last.  ``git`` has each project's origin and heads, ``files`` each file's
-    digest and URL, ``packages`` what :func:`imgc.caches.bindep_cache.pin_bindep` wrote about who asked for what.
+    ``git`` has each project's origin and heads, ``files`` each file's digest and URL, ``packages`` what
+    :func:`imgc.caches.bindep_cache.pin_bindep` wrote about who asked for what, ``findings`` what did not go as asked,
+    the ``warnings`` of hooks last.
     """
+    from imgc.caches.bindep_cache import report_of
     from imgc.caches.model import trees_of
 
     told: dict[str, object] = {}
@@ -181,6 +199,6 @@ def report(
                 for name, digest, url in values
             ]
         else:
-            path = cache / "caches" / "bindep" / pin.get("sha256") / "report.json"
+            path = report_of(cache, pin)
             told["packages"] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return {**told, "findings": [*findings, *warnings]} if told else None

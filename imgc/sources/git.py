@@ -8,19 +8,17 @@ name by which a hook may ask for the ref leads to the pinned commit there.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from imgc import process
 from imgc.errors import ImgcError
 from imgc.lock import Pin, Source
 from imgc.sources.cache_lock import locked
 from imgc.sources.download import shown
+from imgc.sources.git_program import git, git_on_network, last_words
 
 #: A commit's full name.
 _COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
@@ -36,28 +34,6 @@ EVERYTHING = "*"
 
 #: Seconds that a question may take; a fetch ends when it stalls.
 _TIMEOUT = 60.0
-
-_TRIES = 3
-_PAUSE = 1.0
-
-#: What git prints when trying again may help.
-_PASSING = re.compile(
-    r"could not resolve host|timed? ?out|connection (was )?(reset|refused|closed)|early eof|hung up|rpc failed"
-    r"|error: 5\d\d|returned error: (429|5\d\d)|gnutls|unexpected disconnect|network is unreachable",
-    re.IGNORECASE,
-)
-
-#: Settings of the host by which git reaches the network.
-_PASSED_ON = re.compile(
-    r"(?i:(http|https|ftp|no|all)_proxy)|(SSL_CERT|GIT_SSL|GIT_SSH|GIT_CONFIG|SSH_AUTH)_?\w*"
-)
-
-_SETTINGS = {
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_ASKPASS": "true",
-    "GIT_HTTP_LOW_SPEED_LIMIT": "1000",
-    "GIT_HTTP_LOW_SPEED_TIME": "60",
-}
 
 
 def pin_git(source: Source) -> Pin:
@@ -109,9 +85,9 @@ def fetch_git(sources: Sequence[tuple[Source, Pin]], cache: Path, *, offline: bo
 
 def _remote_refs(source: Source) -> dict[str, str]:
     """Every ref of the repository and its commit; that of an annotated tag is what the tag is on."""
-    done = _git_on_network(["ls-remote", "--quiet", "--", source.location], timeout=_TIMEOUT)
+    done = git_on_network(["ls-remote", "--quiet", "--", source.location], timeout=_TIMEOUT)
     if done.status:
-        raise _unknown(source, f"git says: {_last(done)}")
+        raise _unknown(source, f"git says: {last_words(done)}")
     refs: dict[str, str] = {}
     for line in done.output.splitlines():
         fields = re.fullmatch(r"([0-9a-f]{40}|[0-9a-f]{64})\t(\S+)", line)
@@ -166,7 +142,7 @@ def _holds(repository: Path, names: Mapping[str, str]) -> bool:
     if not (repository / "HEAD").is_file():
         return False
     asked = "".join(f"{name}^{{commit}}\n" for name in names)
-    done = _git(repository, "cat-file", "--batch-check=%(objectname)", stdin=asked)
+    done = git(repository, "cat-file", "--batch-check=%(objectname)", stdin=asked)
     return not done.status and done.output.splitlines() == list(names.values())
 
 
@@ -191,7 +167,7 @@ def _update(mirror: Path, sources: Sequence[tuple[Source, Pin]], offline: bool) 
         if not _holds(mirror, {commit: commit}):
             raise _gone(wanted[commit], commit)
     for commit in wanted:
-        _git(mirror, "update-ref", f"refs/imgc/pins/{commit}", commit, check=True)
+        git(mirror, "update-ref", f"refs/imgc/pins/{commit}", commit, check=True)
 
 
 def _gone(source: Source, commit: str) -> ImgcError:
@@ -214,15 +190,15 @@ def _make(pinned: Path, mirror: Path, names: Mapping[str, str]) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=".new.", dir=pinned.parent))
     try:
         _initialise(scratch, len(next(iter(names.values()))))
-        _git(scratch, "symbolic-ref", "HEAD", next(iter(names)), check=True)
+        git(scratch, "symbolic-ref", "HEAD", next(iter(names)), check=True)
         refspecs = [f"+refs/imgc/pins/{commit}:{name}" for name, commit in names.items()]
         # Tags that are on the way come along.
-        _git(scratch, "fetch", "--quiet", "--update-head-ok", "--", str(mirror), *refspecs, check=True)
+        git(scratch, "fetch", "--quiet", "--update-head-ok", "--", str(mirror), *refspecs, check=True)
         for name, commit in names.items():
             tag = name.replace("refs/heads/", "refs/tags/", 1)
             # A tag goes before a branch of its name, and may have been moved since.
             if tag != name and not _holds(scratch, {tag: commit}):
-                _git(scratch, "update-ref", "-d", tag, check=True)
+                git(scratch, "update-ref", "-d", tag, check=True)
         scratch.chmod(0o755)
         if pinned.exists():
             shutil.rmtree(pinned)
@@ -238,50 +214,15 @@ def _initialise(repository: Path, digits: int) -> None:
         return
     repository.mkdir(parents=True, exist_ok=True)
     kind = ["--object-format=sha256"] if digits == 64 else []
-    _git(repository, "init", "--quiet", "--bare", "--template=", *kind, check=True)
+    git(repository, "init", "--quiet", "--bare", "--template=", *kind, check=True)
     # Hooks ask for commits by their names.
-    _git(repository, "config", "uploadpack.allowAnySHA1InWant", "true", check=True)
+    git(repository, "config", "uploadpack.allowAnySHA1InWant", "true", check=True)
 
 
 def _fetch(mirror: Path, source: Source, *options: str, refspecs: Sequence[str], check: bool = True) -> None:
     arguments = ["-C", str(mirror), "fetch", "--quiet", "--update-head-ok", *options, "--", source.location]
-    done = _git_on_network([*arguments, *refspecs])
+    done = git_on_network([*arguments, *refspecs])
     if done.status and check:
-        said = f"The repository of {source.name} ({shown(source.location)}) cannot be fetched: git says: {_last(done)}"
+        what = f"The repository of {source.name} ({shown(source.location)})"
+        said = f"{what} cannot be fetched: git says: {last_words(done)}"
         raise ImgcError("E601", said, hint="Is the network there?", place=source.place)
-
-
-# --- the program --------------------------------------------------------------------------------------------------
-
-
-def _git(
-    repository: Path, *arguments: str, stdin: str | None = None, check: bool = False
-) -> process.Completed:
-    """Run git in a repository of the cache."""
-    argv = ["git", "-c", "gc.auto=0", "-c", "maintenance.auto=false", "-C", str(repository), *arguments]
-    return process.run(argv, env=_environment(), stdin=stdin, check=check)
-
-
-def _git_on_network(arguments: Sequence[str], timeout: float | None = None) -> process.Completed:
-    """Run git, again when what it failed of may pass."""
-    argv = ["git", "-c", "gc.auto=0", "-c", "maintenance.auto=false", *arguments]
-    for number in range(_TRIES):
-        done = process.run(argv, env=_environment(), timeout=timeout, check=False)
-        if not done.status or not _PASSING.search(done.output):
-            break
-        if number < _TRIES - 1:
-            time.sleep(_PAUSE * 2**number)
-            process.INTERRUPT.check()
-    return done
-
-
-def _environment() -> dict[str, str]:
-    passed_on = {name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)}
-    return process.clean_environment({**passed_on, **_SETTINGS})
-
-
-def _last(done: process.Completed) -> str:
-    """The line of git's output that says what is wrong."""
-    lines = [line for line in done.output.splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith(("fatal:", "error:"))]
-    return (telling or lines or [f"exit status {done.status}"])[0].strip().rstrip(".") + "."

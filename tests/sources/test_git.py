@@ -12,7 +12,7 @@ from outside_world import Repository, git_daemon, repository
 
 from imgc.errors import ImgcError, Place
 from imgc.lock import Pin, Source
-from imgc.sources import git
+from imgc.sources import git_program
 from imgc.sources.git import fetch_git, pin_git
 
 
@@ -35,7 +35,7 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(git, "_PAUSE", 0.01)
+    monkeypatch.setattr(git_program, "PAUSE", 0.01)
 
 
 def source(url: str, ref: str = "master", name: str = "glean") -> Source:

@@ -15,7 +15,7 @@ from outside_world import Repository, Web, git_daemon, repository, web, wheel
 from imgc.errors import ImgcError, Problems
 from imgc.graph.plan import dib_directory
 from imgc.lock import Lock, Pin, Source
-from imgc.sources import download, git
+from imgc.sources import download, git_program
 from imgc.sources.pinning import fetch, pin, pin_all, relock
 
 ELEMENTS = dib_directory() / "elements"
@@ -124,7 +124,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(download, "_PAUSE", 0.01)
-    monkeypatch.setattr(git, "_PAUSE", 0.01)
+    monkeypatch.setattr(git_program, "PAUSE", 0.01)
     (tmp_path / "upstream").mkdir()
     with git_daemon(tmp_path / "upstream") as base, web() as server:
         yield World(tmp_path, base, server)
