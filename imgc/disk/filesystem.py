@@ -7,6 +7,7 @@ The tools' own configuration files are not read: what they would say differs bet
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
@@ -18,7 +19,15 @@ from imgc.errors import ImgcError
 from imgc.process import Completed, clean_environment, need
 from imgc.spec.model import ESP_LABEL
 
-#: The features of ext4 that GRUB 2.02 and Linux 4.4 and later can read.
+#: The features of ext4 that GRUB 2.02 and Linux 3.13 and later can read.
+_FEATURES = (
+    *("has_journal", "extent", "huge_file", "flex_bg", "dir_nlink", "extra_isize"),
+    *("metadata_csum", "64bit"),
+)
+
+#: Those of them that e2fsprogs before 1.43 refuses to check and to grow.
+_YOUNG = ("metadata_csum", "64bit")
+
 _MKE2FS_CONFIG = """\
 [defaults]
     base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr
@@ -27,7 +36,7 @@ _MKE2FS_CONFIG = """\
     inode_ratio = 16384
 [fs_types]
     ext4 = {
-        features = has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize
+        features = %s
     }
     small = {
     }
@@ -87,7 +96,7 @@ def _make_ext4(tree: str, raw: str, layout: Layout, run: Run, epoch: int | None)
     need("mke2fs", "debugfs", package="e2fsprogs")
     part = layout.partition("root")
     with tempfile.NamedTemporaryFile("w", prefix="mke2fs-", suffix=".conf") as config:
-        config.write(_MKE2FS_CONFIG)
+        config.write(_MKE2FS_CONFIG % ",".join(_features(tree)))
         config.flush()
         env = clean_environment({"MKE2FS_CONFIG": config.name, "E2FSPROGS_FAKE_TIME": _stamp(epoch)})
         mkfs = [
@@ -115,6 +124,21 @@ def _make_ext4(tree: str, raw: str, layout: Layout, run: Run, epoch: int | None)
             script.flush()
             debugfs(script.name)
         inode_times.settle(raw, part.offset, epoch, debugfs)
+
+
+def _features(tree: str) -> Iterator[str]:
+    """The features that the programs in the tree can work with, which must check this file system and grow it.
+
+    They say so in their own settings; a tree without any has no such programs.
+    """
+    try:
+        descriptor = os.open(os.path.join(tree, "etc/mke2fs.conf"), os.O_RDONLY | os.O_NOFOLLOW)
+        with open(descriptor, encoding="utf-8", errors="replace") as file:
+            settings = file.read()
+    except OSError:
+        settings = " ".join(_YOUNG)
+    known = set(re.findall(r"[a-z0-9_]+", settings))
+    return (feature for feature in _FEATURES if feature not in _YOUNG or feature in known)
 
 
 def _top_directory(tree: str) -> Iterator[str]:

@@ -22,8 +22,8 @@ DISK_FORMATS = ("qcow2", "raw", "vhd")
 #: Variables that the stock driver always sets and no setting of a spec is about.
 _DEFAULTS = {"DIB_BOOT_LABEL": ""}
 
-#: Distributions whose initramfs imgc's own element takes care of.
-_INITRAMFS_TOOLS = ("debian", "ubuntu")
+#: Distributions of apt packages: imgc's own elements bootstrap them, and make their initramfs.
+_APT = ("debian", "ubuntu")
 
 
 #: What elements need of a system that none of them has bootstrapped, by distribution.
@@ -79,9 +79,9 @@ def _candidates(platform: Platform) -> Iterator[tuple[Implied, str]]:
         yield Implied(name, why, setting), "block-device"
         yield Implied("bootloader", "an output is a disk", "outputs"), "bootloader"
     yield from _candidates_of_caches(platform)
-    if base.kind == "minimal" and base.distro == "debian":
-        yield Implied("imgc-bootstrap", "base is a minimal debian", "base.distro"), ""
-    if base.distro in _INITRAMFS_TOOLS:
+    if base.kind == "minimal" and base.distro in _APT:
+        yield Implied("imgc-bootstrap", f"base is a minimal {base.distro}", "base.distro"), ""
+    if base.distro in _APT:
         yield Implied("imgc-initramfs", f"{base.distro} has initramfs-tools", "base.distro"), ""
 
 

@@ -71,6 +71,30 @@ def test_ext4_keeps_everything(tree: Path, tmp_path: Path, partitioning: str, bo
     assert "Blockcount: 16" in blocks
 
 
+@pytest.mark.parametrize(
+    ("known", "wanted"),
+    [
+        ("metadata_csum,64bit,", {"metadata_csum", "64bit"}),  # e2fsprogs 1.43 and later
+        ("uninit_bg,", set()),  # e2fsprogs 1.42
+        ("uninit_bg,64bit,", {"64bit"}),  # the same of CentOS 7
+    ],
+)
+def test_the_programs_in_the_image_can_read_its_ext4(
+    tree: Path, tmp_path: Path, known: str, wanted: set[str]
+) -> None:
+    (tree / "etc").mkdir(exist_ok=True)
+    (tree / "etc/mke2fs.conf").write_text(
+        f"[fs_types]\n ext4 = {{\n  features = has_journal,{known}dir_nlink\n  auto_64-bit_support = 1\n }}\n"
+    )
+    layout = build(disk(), tree, tmp_path / "disk.raw")
+    image = f"{tmp_path}/disk.raw?offset={layout.partition('root').offset}"
+    features = set(readback.run("debugfs", "-R", "features", image).split())
+    assert "extent" in features
+    assert features & {"metadata_csum", "64bit"} == wanted
+    assert readback.ext4(image, tmp_path) == describe(tree)
+    check_filesystem(str(tmp_path / "disk.raw"))
+
+
 def test_btrfs_keeps_everything(tree: Path, tmp_path: Path) -> None:
     raw = tmp_path / "disk.raw"
     build(disk("btrfs"), tree, raw)

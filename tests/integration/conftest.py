@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.debian import Debian
 from tests.integration.project import Project
+from tests.integration.ubuntu_world import UbuntuWorld, ubuntu_world
 
 
 @pytest.fixture
@@ -24,3 +27,12 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Debian:
     done = debian.build(seconds=900)
     assert done.status == 0, done.errors
     return debian
+
+
+@pytest.fixture(scope="session")
+def world(pytestconfig: pytest.Config) -> Iterator[UbuntuWorld]:
+    """The archive, made once and kept beside what pytest keeps."""
+    kept = os.environ.get("IMGC_TEST_CACHE")
+    assert pytestconfig.cache
+    with ubuntu_world(Path(kept) / "worlds" if kept else pytestconfig.cache.mkdir("worlds")) as made:
+        yield made
