@@ -104,7 +104,7 @@ CODES: dict[str, str] = {
     "E652": "A repository of the git cache cannot be refreshed.",
     "E653": "A project of the git cache is unknown to its server.",
     "E656": "A list of packages (bindep.txt and the like) cannot be read.",
-    "E657": "A package that a list names is in no archive of the image.",
+    "E657": "A package that a list names cannot be had for the image.",
     "E658": "A package is installed that only the package cache may hold.",
     "E659": "A file of the file cache cannot be fetched.",
     "E660": "A file of the file cache has other bytes than the spec says.",
