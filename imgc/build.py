@@ -287,6 +287,9 @@ def _plain(compiled: Compiled) -> dict[str, str]:
         for source in compiled.sources:
             if source.kind in PACKAGES:
                 plain = plain.replace(source.location, plain_url(source.location))
+            if source.kind == "yum" and source.location.startswith(f"{value.rstrip('/')}/"):
+                # A mirror below which there are several repositories.
+                plain = plain_url(value)
         if plain != value:
             found[name] = plain
     return found

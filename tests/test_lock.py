@@ -120,7 +120,7 @@ identities = st.dictionaries(
     min_size=1,
     max_size=4,
 ).filter(lambda found: not any(name.endswith(".whl") for name in found))
-needed = {"git": {"commit": COMMIT}, **dict.fromkeys(("file", "base", "bindep"), {"sha256": DIGEST})}
+needed = {"git": {"commit": COMMIT}, **{key: {"sha256": DIGEST} for key in ("file", "base", "bindep")}}
 
 
 @st.composite

@@ -259,7 +259,8 @@ def payload_and_target(job: Job, step: Step) -> tuple[sandbox.Payload, sandbox.T
     if step.kind is Kind.PACKAGES:
         packages = job.plan.platform.packages
         payload = protocol.packages_payload(job.plan, packages, debug_trace=job.debug_trace, given=given)
-        payload = replace(payload, env={**payload.env, **job.plain})
+        # apt in the chroot is told of the archive server by its settings; dnf is not.
+        payload = replace(payload, proxied=job.only_pinned, env={**payload.env, **job.plain})
         return payload, protocol.target("install.d", mounts, in_target=True)
     options = {fact.name: fact.value for fact in step.facts if fact.kind == "option"}
     if step.name == "resolv-conf":

@@ -36,7 +36,7 @@ def sources_of_caches(plan: Plan, problems: Collector) -> Iterator[Source]:
     """The base image and the caches of a plan, as sources.  Adds E651, E656 and E665 for files that are not there."""
     platform = plan.platform
     elements = {element.name for element in plan.elements}
-    if platform.base.kind != "minimal" and platform.base.image:
+    if platform.base.image:
         yield _base(plan, problems)
     git = platform.caches.git
     if "cache-git" in elements and git.projects:

@@ -26,13 +26,17 @@ _DEFAULTS = {"DIB_BOOT_LABEL": ""}
 _APT = ("debian", "ubuntu")
 
 
+#: Kinds of bases that somebody else has made.
+_IMAGES = ("cloud-image", "tree")
+
+#: Those of the Red Hat family.
+_RED_HAT = ("centos", "fedora", "rocky", "almalinux", "rhel")
+
 #: What elements need of a system that none of them has bootstrapped, by distribution.
 _FAMILIES = {
     "debian": ("dpkg",),
     "ubuntu": ("dpkg", "ubuntu-common"),
-    **dict.fromkeys(
-        ("centos", "fedora", "rocky", "almalinux", "rhel"), ("redhat-common", "rpm-distro", "yum")
-    ),
+    **dict.fromkeys(_RED_HAT, ("redhat-common", "rpm-distro", "yum")),
 }
 
 
@@ -64,7 +68,7 @@ def _candidates(platform: Platform) -> Iterator[tuple[Implied, str]]:
     base, disk = platform.base, platform.disk
     if base.kind == "minimal":
         yield Implied(f"{base.distro}-minimal", f"base is a minimal {base.distro}", "base.distro"), ""
-    else:
+    if base.kind in _IMAGES:
         yield Implied("imgc-base-image", f"base is a {base.kind}", "base.kind"), ""
         for element in _FAMILIES.get(base.distro, ()):
             yield Implied(element, f"base is {base.distro}", "base.distro"), ""
@@ -81,6 +85,8 @@ def _candidates(platform: Platform) -> Iterator[tuple[Implied, str]]:
     yield from _candidates_of_caches(platform)
     if base.kind == "minimal" and base.distro in _APT:
         yield Implied("imgc-bootstrap", f"base is a minimal {base.distro}", "base.distro"), ""
+    if base.distro in _RED_HAT:
+        yield Implied("imgc-dracut", f"{base.distro} has dracut", "base.distro"), ""
     if base.distro in _APT:
         yield Implied("imgc-initramfs", f"{base.distro} has initramfs-tools", "base.distro"), ""
 
@@ -124,7 +130,7 @@ def _from_settings(platform: Platform) -> Iterator[tuple[str, tuple[str, str]]]:
     yield "ARCH", (base.arch, "base.arch")
     yield "IMAGE_NAME", (platform.name, "name")
     yield "DIB_RELEASE", (base.release, "base.release")
-    if base.kind != "minimal":
+    if base.kind in _IMAGES:
         # Otherwise the distribution's own element says so.
         yield "DISTRO_NAME", (base.distro, "base.distro")
     if not base.baseline:

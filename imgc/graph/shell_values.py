@@ -67,7 +67,7 @@ def _branch(words: list[str], branches: list[tuple[bool, bool]], values: dict[st
 
 
 def _assignments(words: list[str], values: dict[str, str]) -> None:
-    """``[export] NAME=value …``; any other command changes nothing that is known here."""
+    """``[export] NAME=value …`` or ``unset NAME …``; any other command changes nothing that is known here."""
     if (
         words[0] in _UNKNOWN
         or words[0].endswith("()")
@@ -75,6 +75,10 @@ def _assignments(words: list[str], values: dict[str, str]) -> None:
         or any("<<" in word for word in words)
     ):
         raise _UnclearError
+    if words[0] == "unset":
+        for name in words[1:]:
+            values.pop(name, None)
+        return
     exported = words[0] == "export"
     assigned = [_ASSIGNMENT.fullmatch(word) for word in (words[1:] if exported else words)]
     array = assigned and assigned[0] and assigned[0][3].startswith("(")

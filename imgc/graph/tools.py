@@ -81,7 +81,8 @@ TOOLS = frozenset(
 _COMPANIONS = {
     "debootstrap": ("/usr/share/debootstrap/functions",),
     "mmdebstrap": ("/usr/bin/apt-get", "/usr/bin/dpkg"),
-    "dnf": ("/usr/bin/rpm",),
+    # Its program is a few lines; the version is in its package.
+    "dnf": ("/usr/bin/rpm", "/usr/lib/python3/dist-packages/dnf/const.py"),
 }
 
 ABSENT = "absent"

@@ -125,7 +125,6 @@ def test_any_branch_can_be_checked_out_and_cloned(world: World, nova: Repository
     assert (tmp_path / "job" / "file").read_text() == "third"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a chroot is for root to enter")
 def test_an_ordinary_user_in_the_image_reads_and_clones_them_and_nothing_else(
     world: World, tmp_path: Path
 ) -> None:
@@ -269,8 +268,7 @@ def test_another_file_system_gets_copies(world: World, tmp_path: Path) -> None:
     trees = world.pin()
     world.make(trees)
     memory = Path("/dev/shm", f"imgc-test-{os.getpid()}")
-    if tmp_path.stat().st_dev == Path("/dev/shm").stat().st_dev:
-        pytest.skip("there is only one file system here")
+    assert tmp_path.stat().st_dev != Path("/dev/shm").stat().st_dev, "tests need two file systems"
     try:
         make_git_tree(world.source, trees, memory, world.cache, offline=True, on_line=print)
         assert everything(memory) == everything(tmp_path / "into")

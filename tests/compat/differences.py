@@ -112,7 +112,13 @@ _ENVIRONMENT = (
             ),
         ),
     ),
-    Allowed("IMGC variables", (Case(rf"{_ANY}/env/IMGC_[A-Z_]+", None, "[a-z]*"),)),
+    Allowed(
+        "IMGC variables",
+        (
+            Case(rf"{_ANY}/env/IMGC_[A-Z_]+", None, "[a-z]*"),
+            Case(rf"(?:{_ANY}|sudo/kept)/env/IMGC_OFFERS", None, "/dev/imgc/offers"),
+        ),
+    ),
     Allowed(
         "element search path",
         (

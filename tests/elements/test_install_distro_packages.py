@@ -169,7 +169,6 @@ def test_every_variable_of_the_role_has_a_default_and_is_documented() -> None:
 
 
 def test_the_role_is_one_for_ansible(tmp_path: Path) -> None:
-    pytest.importorskip("ansible")
     playbook = tmp_path / "play.yaml"
     playbook.write_text("- hosts: all\n  roles: [install-distro-packages]\n")
     env = {

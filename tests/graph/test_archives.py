@@ -189,6 +189,7 @@ def test_every_value_that_is_foreseen_is_the_one_that_bash_gives(debian):
         "if [ ! -f /no/such/file ]; then A=1; fi",
         "if [ -z x ]; then\n if [ -n x ]; then A=1; fi\nelse\n B=1 # but $A\nfi",
         'A=${B:-${C:-"deep er"}}',
+        "A=1; B=2; C=3; unset A B",
     ],
 )
 def test_plain_scripts_are_read_as_bash_reads_them(script):

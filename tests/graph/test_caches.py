@@ -151,7 +151,7 @@ def test_who_reads_an_offer(elements: Elements, compiled: Compile, text: str, re
 def test_a_base_on_this_host_is_asked_for_anew_when_it_changes(compiled: Compile, tmp_path: Path) -> None:
     image = tmp_path / "image.qcow2"
     image.write_bytes(b"one")
-    base = Base("cloud-image", "none", "1", "amd64", "default", None, False, str(image))
+    base = Base("none", "none", "1", "amd64", "default", None, False, str(image))
 
     def asked() -> tuple[tuple[str, str], ...]:
         return by_kind(compiled(base=base))["base"].asked
@@ -166,5 +166,5 @@ def test_a_base_on_this_host_is_asked_for_anew_when_it_changes(compiled: Compile
 def test_a_base_that_is_not_there(
     compiled: Compile, problems_of: Callable[[Callable[[], object]], list[ImgcError]]
 ) -> None:
-    base = Base("tree", "none", "1", "amd64", "default", None, False, "/no/such/tree")
+    base = Base("none", "none", "1", "amd64", "default", None, False, "/no/such/tree")
     assert [one.code for one in problems_of(lambda: sources_of(compiled(base=base)))] == ["E665"]

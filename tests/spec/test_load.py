@@ -193,7 +193,9 @@ def test_variables_belong_to_one_setting_each() -> None:
 def variables(section: Section) -> list[str]:
     """The variables of a section's settings, at every depth."""
     inner = [variables(each.type) for each in section.settings if isinstance(each.type, Section)]
-    return [each.variable for each in section.settings if each.variable] + [one for each in inner for one in each]
+    return [each.variable for each in section.settings if each.variable] + [
+        one for each in inner for one in each
+    ]
 
 
 def test_a_file_that_is_too_large(specs: Specs) -> None:

@@ -137,9 +137,7 @@ def test_shipped_platforms() -> None:
         assert {"simple-init", "growroot", "openssh-server"} <= set(platform.elements)
         assert "cloud-init" not in platform.elements
         assert not platform.base.baseline
-        # CentOS 7 has no loader for EFI without shim.
-        boot = "bios" if found.name == "centos-7" else "both"
-        assert (platform.disk.partitioning, platform.disk.boot) == ("gpt", boot)
+        assert (platform.disk.partitioning, platform.disk.boot) == ("gpt", "both")
         assert [output.suffix for output in platform.outputs] == ["qcow2", "vhd"]
         assert dict(platform.environment)["DIB_BOOTLOADER_SERIAL_CONSOLE"] == "ttyS0,115200"
 
