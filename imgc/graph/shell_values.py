@@ -45,7 +45,9 @@ def assign(text: str, values: dict[str, str]) -> None:
             if not _branch(statement, branches, values) and all(taken for taken, _ in branches):
                 _assignments(statement, values)
     except (_UnclearError, IndexError):
-        return
+        # Whatever else follows, what a file takes back at its end is not there.
+        for names in re.findall(r"(?m)^unset ([\w ]+)$", text):
+            _assignments(["unset", *names.split()], values)
 
 
 def _branch(words: list[str], branches: list[tuple[bool, bool]], values: dict[str, str]) -> bool:
