@@ -245,8 +245,38 @@ CHANGES = (
     Change(
         "environment",
         "environment: {DIB_ADD_APT_KEYS: /keys}",
-        ("root.d/09-apt-keyring", _DIB_ENV),
+        (SOURCED,),
         ("env", "DIB_ADD_APT_KEYS"),
+        reason=_COMMANDS,
+    ),
+    Change("base.image", "base: {image: image.qcow2}", rejected="E115"),
+    Change("base.sha256", f"base: {{sha256: {'a' * 64}}}", rejected="E115"),
+    Change(
+        "users",
+        "users: [{name: other}]",
+        ("post-install.d/60-ci-users", _DIB_ENV),
+        ("env", "DIB_CI_USERS"),
+        before="users: [{name: zuul}]",
+    ),
+    Change(
+        "caches.git",
+        'caches: {git: {projects: "https://example.org/p", base: "https://example.org", directory: /srv/git}}',
+        ("git-trees", "extra-data.d/55-cache-git", "install.d/50-cache-git", _DIB_ENV),
+        ("env", "DIB_CACHE_GIT_DIRECTORY"),
+        before='caches: {git: {projects: "https://example.org/p", base: "https://example.org"}}',
+    ),
+    Change(
+        "caches.files",
+        'caches: {files: {list: ["https://example.org/f"], directory: /srv/files}}',
+        ("cached-files", "extra-data.d/55-cache-files", _DIB_ENV),
+        ("env", "DIB_CACHE_FILES_DIRECTORY"),
+        before='caches: {files: {list: ["https://example.org/f"]}}',
+    ),
+    # What comes of it shows in pins.
+    Change(
+        "caches.bindep",
+        "elements: [cache-bindep]\ncaches: {bindep: {profiles: [docs]}}",
+        before="elements: [cache-bindep]",
     ),
     Change("packages", "packages: [vim]", (), ("new", "packages"), ("packages",)),
     Change(
