@@ -35,11 +35,11 @@ _NO_READING = re.compile(rf"(?m)^\s*#.*$|-[nz]\s+\"?\$\{{?{WHEELS_VARIABLE}(?::?
 #: The setting (in a spec's environment) that says which Python an image has, where the table does not know it.
 PYTHON_VARIABLE = "IMGC_TARGET_PYTHON"
 
-#: The system Python of each release of each distribution.
+#: The Python 3 of each release of each distribution: the one by which hooks and glean run.
 _PYTHONS = {
     "debian": "stretch 3.5 buster 3.7 bullseye 3.9 bookworm 3.11 trixie 3.13",
     "ubuntu": "trusty 3.4 xenial 3.5 bionic 3.6 focal 3.8 jammy 3.10 noble 3.12",
-    "centos": "7 2.7 8 3.6 8-stream 3.6 9 3.9 9-stream 3.9 10 3.12 10-stream 3.12",
+    "centos": "7 3.6 8 3.6 8-stream 3.6 9 3.9 9-stream 3.9 10 3.12 10-stream 3.12",
     "rocky": "8 3.6 9 3.9 10 3.12",
     "almalinux": "8 3.6 9 3.9 10 3.12",
     "fedora": (

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 
 import imgc
 from imgc.sources.apt import host_mirror
+from tests.elements.old_python import too_new
 from tests.integration.debian import Debian
 
 pytestmark = pytest.mark.integration
@@ -23,17 +25,18 @@ pytestmark = pytest.mark.integration
 ELEMENT = Path(imgc.__file__).parent / "elements/simple-init"
 RACE = Path(__file__).with_name("glean_race.py")
 
-#: What the element's package-installs brings, and what any image with systemd has.
-PACKAGES = "python3,ifupdown,iproute2,systemd-sysv,udev"
+#: What the element's package-installs brings for ifupdown and for NetworkManager, and what any image with systemd has.
+PACKAGES = "python3,ifupdown,iproute2,systemd-sysv,udev,network-manager"
 
 GLEAN = "/usr/lib/glean/glean/init/python-glean"
+GLEAN_UP = "/usr/lib/glean/glean/init/glean-up"
 UNIT = "/usr/lib/systemd/system/glean@.service"
 RULES = "/etc/udev/rules.d/99-glean.rules"
 INTERFACES = ("ens1", "ens2", "ens3", "ens4")
 
 # A machine of one's own: $1 is the image, $2 what it holds by now, $3 for overlayfs to work in, $4 where it is put
-# together, $5 the interfaces.  A bridge takes addresses as a card does, and kernels have it; its address is one that
-# was set, so files stand in for what sysfs would say to glean: a permanent one.
+# together, $5 the interfaces.  A veth takes addresses as a card does, and kernels have it; its address is one that
+# was set, so files stand in for what sysfs would say to glean: a permanent one, and a cable that is plugged in.
 _MACHINE = """\
 set -eu
 image=$1 upper=$2 work=$3 root=$4 interfaces=$5
@@ -44,12 +47,16 @@ mount -t tmpfs tmpfs "$root/run"
 ip link set lo up
 number=0
 for name in lo $interfaces; do
-    [ "$name" = lo ] || ip link add "$name" address "52:54:00:00:00:0$number" type bridge
+    if [ "$name" != lo ]; then
+        ip link add "$name" address "52:54:00:00:00:0$number" type veth peer name "peer$number"
+        ip link set "peer$number" up
+    fi
     directory=$root/sys/class/net/$name
     mkdir -p "$directory"
     cat "/sys/class/net/$name/address" >"$directory/address" 2>/dev/null ||
         ip -o link show "$name" | sed 's/.*link[^ ]* \\([^ ]*\\).*/\\1/' >"$directory/address"
     echo 0 >"$directory/addr_assign_type"
+    echo 1 >"$directory/carrier"
     number=$((number + 1))
 done
 exec env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
@@ -170,7 +177,7 @@ def machine(installed: Machine, tmp_path: Path) -> Machine:
     return copy
 
 
-def static(*names: str) -> dict[str, object]:
+def static(*names: str) -> dict[str, list[dict[str, object]]]:
     """What a cloud says on a config drive: a static address for each interface."""
     numbered = [(INTERFACES.index(name) + 1, name) for name in names]
     return {
@@ -233,11 +240,11 @@ def test_the_units_are_sound(installed: Machine) -> None:
     assert not re.search(r"%%\w+%%", installed.text(UNIT) + installed.text(RULES))
 
 
-def test_the_unit_brings_up_its_interface_and_lets_no_dhcp_client_keep_the_lock(installed: Machine) -> None:
+def test_the_unit_configures_its_interface_and_brings_it_up(installed: Machine) -> None:
     starts = [line for line in installed.text(UNIT).splitlines() if line.startswith("ExecStart")]
     assert [shlex.split(line.partition("=")[2]) for line in starts] == [
         [GLEAN, "${ARGS}"],
-        ["/usr/bin/flock", "--shared", "--close", "/run/glean.lock", "/sbin/ifup", "%I"],
+        [GLEAN_UP, "%I"],
     ]
 
 
@@ -277,33 +284,71 @@ def test_interfaces_that_come_at_the_same_time_all_come_up(machine: Machine) -> 
     [
         # 124: timeout(1) ended it, because it waited.
         ("--exclusive", f"{GLEAN} --interface ens1", 3, 124),
-        ("--shared", f"{GLEAN} --interface ens1", 3, 124),
-        ("--exclusive", "the unit's ifup", 3, 124),
-        ("--shared", "the unit's ifup", 60, 0),
+        ("--exclusive", f"{GLEAN_UP} ens1", 3, 124),
+        ("--shared", f"{GLEAN_UP} ens1", 60, 0),
     ],
 )
-def test_glean_runs_alone_and_ifups_run_together(
+def test_glean_runs_alone_and_interfaces_come_up_side_by_side(
     machine: Machine, held: str, wanted: str, seconds: int, status: int
 ) -> None:
     machine.config_drive(**static(*INTERFACES))
     machine.shell(f"{GLEAN} --interface ens1")
-    if wanted == "the unit's ifup":
-        (line,) = re.findall("^ExecStart=(.*)", machine.text(UNIT), re.MULTILINE)
-        wanted = line.replace("%I", "ens1")
     done = machine.run("flock", held, "/run/glean.lock", "timeout", str(seconds), *wanted.split())
     assert done.returncode == status, done.stderr
 
 
-def test_a_dhcp_client_that_stays_behind_does_not_keep_the_lock(machine: Machine) -> None:
-    machine.config_drive(**static("ens1"))
-    daemon = "#!/bin/sh\nsetsid sleep 100 </dev/null >/dev/null 2>&1 &\necho $! >/run/stays\n"
-    machine.write("etc/network/if-up.d/stays", daemon, 0o755)
-    (line,) = re.findall("^ExecStart=(.*)", machine.text(UNIT), re.MULTILINE)
-    start = f"{GLEAN} --interface ens1; {line.replace('%I', 'ens1')}"
-    machine.shell(f"{start}; kill -0 $(cat /run/stays); flock --nonblock --exclusive /run/glean.lock true")
+def test_an_interface_that_waits_for_its_address_keeps_no_other_from_it(machine: Machine) -> None:
+    """The first one is in its ``up``, as long as a DHCP client may be, while glean runs for the second."""
+    machine.config_drive(**static("ens1", "ens2"))
+    waits = "#!/bin/sh\n[ $IFACE != ens1 ] || until [ -e /run/second-is-up ]; do sleep 0.1; done\n"
+    machine.write("etc/network/if-up.d/waits", waits, 0o755)
+    machine.shell(
+        f"{GLEAN} --interface ens1; {GLEAN_UP} ens1 & first=$!; until ifquery --state ens1 >/dev/null 2>&1 ||"
+        f" [ -e /run/network/ifstate.ens1 ]; do sleep 0.1; done; {GLEAN} --interface ens2; {GLEAN_UP} ens2;"
+        "ip -br address show ens2 | grep -q 10.1.2.5; touch /run/second-is-up; wait $first"
+    )
+
+
+def test_an_interface_without_configuration_is_no_failure(machine: Machine) -> None:
+    machine.shell(f"{GLEAN} --no-dhcp-fallback --interface ens1; {GLEAN_UP} ens1")
+    assert not machine.path("/etc/network/interfaces.d/ens1.cfg").exists()
 
 
 # --- other systems ------------------------------------------------------------------------------------------------
+
+
+BONDED = static("ens1")
+BONDED["links"] += [
+    {"id": "nic3", "type": "phy", "ethernet_mac_address": "52:54:00:00:00:03"},
+    {"id": "nic4", "type": "phy", "ethernet_mac_address": "52:54:00:00:00:04"},
+    {
+        "id": "bond0",
+        "type": "bond",
+        "bond_links": ["nic3", "nic4"],
+        "bond_mode": "802.3ad",
+        "bond_miimon": 100,
+        "bond_xmit_hash_policy": "layer3+4",
+        "ethernet_mac_address": "52:54:00:00:00:03",
+    },
+    {
+        "id": "v42",
+        "type": "vlan",
+        "vlan_link": "bond0",
+        "vlan_id": 42,
+        "vlan_mac_address": "52:54:00:00:00:42",
+    },
+]
+BONDED["networks"] += [
+    {"id": "n42", "type": "ipv4_dhcp", "link": "v42"},
+    {
+        "id": "n6",
+        "type": "ipv6",
+        "link": "bond0",
+        "ip_address": "fd00::5",
+        "netmask": "ffff:ffff::",
+        "routes": [],
+    },
+]
 
 
 def test_with_network_manager(base: Path, wheels: Path, tmp_path: Path) -> None:
@@ -315,29 +360,93 @@ def test_with_network_manager(base: Path, wheels: Path, tmp_path: Path) -> None:
         f"ExecStart={GLEAN}",
         *("--use-nm", "--debug", "--no-dhcp-fallback", "$ARGS"),
     ]
+    assert "ConditionPathExists=!/etc/NetworkManager/system-connections/%I.nmconnection" in machine.text(UNIT)
     assert "systemd-udev-settle" in machine.text("/etc/systemd/system/NetworkManager.service.d/override.conf")
+    machine.config_drive(**BONDED, services=[{"type": "dns", "address": "192.0.2.53"}])
+    runs = "; ".join(f"{GLEAN} --use-nm --no-dhcp-fallback --interface {name}" for name in INTERFACES)
+    machine.shell(f"mkdir -p /etc/NetworkManager; rm -f /etc/resolv.conf; {runs}")
     # glean takes a file of its own package at this point; without setuptools it would not find it.
-    machine.config_drive(**static("ens1"), services=[{"type": "dns", "address": "192.0.2.53"}])
-    machine.shell(
-        "mkdir -p /etc/sysconfig/network-scripts /etc/NetworkManager; rm -f /etc/resolv.conf;"
-        f"{GLEAN} --use-nm --distro centos --interface ens1"
-    )
-    assert "IPADDR=10.1.1.5" in machine.text("/etc/sysconfig/network-scripts/ifcfg-ens1")
     assert "dns=none" in machine.text("/etc/NetworkManager/conf.d/nm-no-resolv-handling.conf")
     assert machine.text("/etc/resolv.conf") == "nameserver 192.0.2.53\n"
+    files = list((machine.upper / "etc/NetworkManager/system-connections").iterdir())
+    found = {path.name.removesuffix(".nmconnection") for path in files}
+    assert found == {"bond0", "bond0.42", "ens1", "ens3", "ens4"}
+    assert {path.stat().st_mode & 0o7777 for path in files} == {0o600}
+
+
+def test_network_manager_reads_what_is_written_for_it(machine: Machine) -> None:
+    machine.config_drive(**BONDED)
+    runs = "; ".join(f"{GLEAN} --use-nm --interface {name}" for name in INTERFACES)
+    # It prints a connection as it has understood it, and ends with an error for one that makes no sense.
+    read = (
+        "cd /etc/NetworkManager/system-connections; for file in *; do echo == $file;"
+        "nmcli --offline connection modify connection.autoconnect yes <$file; done"
+    )
+    said = machine.shell(f"mkdir -p /etc/NetworkManager; {runs}; {read}")
+    parts = dict(part.split("\n", 1) for part in said.split("== ") if part)
+    understood = {name.removesuffix(".nmconnection"): text.split() for name, text in parts.items()}
+    assert sorted(understood) == ["bond0", "bond0.42", "ens1", "ens2", "ens3", "ens4"]
+    assert {"mode=802.3ad", "miimon=100", "xmit_hash_policy=layer3+4"} <= set(understood["bond0"])
+    assert {"address1=fd00::5/32", "method=disabled"} <= set(understood["bond0"])
+    assert {"id=42", "parent=bond0", "cloned-mac-address=52:54:00:00:00:42"} <= set(understood["bond0.42"])
+    assert {"mac-address=52:54:00:00:00:03", "slave-type=bond"} <= set(understood["ens3"])
+    assert "address1=10.1.1.5/24" in understood["ens1"] and "method=auto" in understood["ens2"]
+
+
+def upstart(base: Path, wheels: Path, directory: Path) -> Machine:
+    """A Debian without systemd's programs, and the element in it as in Ubuntu 14.04."""
+    machine = Machine(base, directory)
+    machine.shell("rm /usr/bin/systemctl /sbin/init; mkdir /etc/init")
+    return machine.install(wheels, DIB_INIT_SYSTEM="upstart", DISTRO_NAME="ubuntu", DIB_RELEASE="trusty")
 
 
 def test_with_upstart(base: Path, wheels: Path, tmp_path: Path) -> None:
-    machine = Machine(base, tmp_path / "machine")
-    machine.shell("rm /usr/bin/systemctl; mkdir /etc/init")
-    machine.install(wheels, DIB_INIT_SYSTEM="upstart", DISTRO_NAME="ubuntu", DIB_RELEASE="trusty")
-    (line,) = re.findall("^exec (.*)", machine.text("/etc/init/glean.conf"), re.MULTILINE)
+    machine = upstart(base, wheels, tmp_path / "machine")
+    job = machine.text("/etc/init/glean.conf")
+    stanzas = [line for line in job.splitlines() if line and not line.startswith("#")]
+    assert [line.split()[0] for line in stanzas] == ["description", "console", "start", "task", "exec"]
+    # Before `networking` has read anything: a task holds up what it starts on.
+    assert {"start on starting networking", "task"} <= set(stanzas)
+    (line,) = re.findall("^exec (.*)", job, re.MULTILINE)
     assert shlex.split(line) == ["/usr/lib/glean/glean/init/glean-legacy.sh"]
     assert "source-directory interfaces.d" in machine.text("/etc/network/interfaces")
     assert not os.path.lexists(machine.upper / RULES.lstrip("/"))
     # It runs this python-glean: it waits for the lock.
     done = machine.run("flock", "/run/glean.lock", "timeout", "3", *line.split())
     assert done.returncode == 124, done.stderr
+
+
+def test_upstarts_job_configures_all_interfaces_before_networking_brings_them_up(
+    base: Path, wheels: Path, tmp_path: Path
+) -> None:
+    machine = upstart(base, wheels, tmp_path / "machine")
+    machine.config_drive(**static(*INTERFACES))
+    # upstart hands the line of `exec` to a shell; then networking does what its own job says.
+    (line,) = re.findall("^exec (.*)", machine.text("/etc/init/glean.conf"), re.MULTILINE)
+    said = machine.shell(f"sh -e -c 'exec {line}'; ifup -a; ip -br -4 address")
+    for number, name in enumerate(INTERFACES, 1):
+        assert re.search(rf"^{name}@\S+ +UP +10\.1\.{number}\.5/24", said, re.MULTILINE), said
+
+
+def test_systemd_is_known_by_the_tree_and_not_by_the_releases_name(
+    base: Path, wheels: Path, tmp_path: Path
+) -> None:
+    """As in a tree with systemd that calls itself Ubuntu 14.04, and in one whose /lib is no link to /usr/lib."""
+    machine = Machine(base, tmp_path / "machine")
+    machine.shell("mkdir -p /etc/init; mv /usr/lib/systemd/system /usr/lib/systemd/elsewhere")
+    machine.install(wheels, DIB_INIT_SYSTEM="upstart", DISTRO_NAME="ubuntu", DIB_RELEASE="trusty")
+    assert f"ExecStart={GLEAN_UP} %I" in machine.text(UNIT)
+    assert os.path.lexists(machine.upper / RULES.lstrip("/"))
+    assert not os.path.lexists(machine.upper / "etc/init/glean.conf")
+
+
+def test_the_python_of_ubuntu_trusty_can_read_this_glean(wheels: Path) -> None:
+    """It is pinned for every Python 3: its wheel does not say which ones can run it."""
+    (wheel,) = wheels.iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        sources = {name: archive.read(name).decode() for name in archive.namelist() if name.endswith(".py")}
+    assert "glean/cmd.py" in sources
+    assert {name: found for name, text in sources.items() if (found := too_new(text))} == {}
 
 
 def test_another_glean_than_the_hooks_know_ends_the_build(base: Path, wheels: Path, tmp_path: Path) -> None:
@@ -360,6 +469,6 @@ def test_another_glean_than_the_hooks_know_ends_the_build(base: Path, wheels: Pa
 def test_the_built_image_has_glean_and_nothing_of_pip(debian: Debian) -> None:
     tree = debian.tree()
     assert f"{GLEAN.lstrip('/')}" in tree
-    assert "ExecStart=/usr/bin/flock --shared" in debian.text(UNIT.lstrip("/"))
+    assert f"ExecStart={GLEAN_UP} %I" in debian.text(UNIT.lstrip("/"))
     assert [path for path in tree if path.startswith("usr/glean") or path.endswith("/pip")] == []
     assert [path for path in tree if path.startswith("usr/lib/glean/") and path.endswith(".pyc")] == []
