@@ -247,7 +247,7 @@ def test_an_unknown_python_is_told_with_how_to_say_it(elements: Elements, compil
         ("debian", "trixie", "3.13"),
         ("ubuntu", "trusty", "3.4"),
         ("ubuntu", "noble", "3.12"),
-        ("centos", "7", "2.7"),
+        ("centos", "7", "3.6"),
         ("centos", "10-stream", "3.12"),
         ("fedora", "41", "3.13"),
         ("fedora", "1", ""),
