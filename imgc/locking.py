@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from imgc.graph import Plan
     from imgc.lock import Lock, Move, Pin, Source
     from imgc.sources.newer import Newer
+
+
+#: Seconds for which a build that pins may say nothing.
+_SILENCE = 5.0
 
 
 @dataclass(frozen=True)
@@ -224,7 +230,7 @@ def pinned(
             settings,
             refresh=refresh,
             offline=offline,
-            tell=lambda _: None,
+            tell=_now_and_then(partial(tell, group[0].platform.name)),
             warn=tell,
         )
         for one in group:
@@ -242,6 +248,22 @@ def pinned(
             except ImgcError as problem:
                 found[one.platform.name] = problem
     return found
+
+
+def _now_and_then(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """Tells what is being done when that takes long, a line every few seconds: filling a git cache takes minutes."""
+    begun = time.monotonic()
+    told, count = begun, 0
+
+    def hear(text: str) -> None:
+        nonlocal told, count
+        count += 1
+        now = time.monotonic()
+        if now - told >= _SILENCE:
+            told = now
+            tell(f"pinning what comes from outside: {text} ({count} things in {now - begun:.0f} s)")
+
+    return hear
 
 
 def _missing(compiled: Compiled) -> Iterator[Source]:

@@ -172,15 +172,9 @@ def test_offline_from_the_cache(served: tuple[CachedProject, list[str]]) -> None
     assert sent == []
 
 
-def test_an_ordinary_users_image_is_the_same(served: tuple[CachedProject, list[str]], tmp_path: Path) -> None:
+def test_an_ordinary_users_image_is_the_same(served: tuple[CachedProject, list[str]], home: Path) -> None:
     project, _ = served
     assert project.build().status == 0
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent.name.startswith("pytest-"):
-            parent.chmod(0o755)
-    tmp_path.chmod(0o755)
-    home = tmp_path / "home"
-    home.mkdir()
     theirs = CachedProject(home, projects=project.projects, files=project.files)
     theirs.command()
     with ordinary_user(home, subordinate_ids=True) as theirs.prefix:

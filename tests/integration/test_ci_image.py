@@ -15,6 +15,7 @@ import pytest
 from tests.integration.cached_project import UPSTREAM, CachedProject, Repositories, web
 from tests.integration.cloud_guest import cloud_guest, mac
 from tests.integration.debian import SPECS
+from tests.integration.jobs import job
 from tests.integration.project import Build
 from tests.integration.ubuntu_world import UbuntuWorld
 
@@ -170,28 +171,6 @@ def bookworm(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bui
 def image(request: pytest.FixtureRequest) -> Built:
     found: Built = request.getfixturevalue(request.param)
     return found
-
-
-def in_chroot(root: Path, script: str) -> subprocess.CompletedProcess[str]:
-    """Run a script in a tree, without a network."""
-    words = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]
-    enter = (
-        f'mount -t proc proc {root}/proc && mount --bind /dev {root}/dev && exec chroot {root} bash -c "$1"'
-    )
-    return subprocess.run(
-        [*words, "bash", "-c", enter, "bash", f"set -eu; {script}"],
-        env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-
-
-def job(root: Path, project: str, *options: str, branch: str = "master") -> subprocess.CompletedProcess[str]:
-    """What a job does that is given a project of the cache: a clone, then its packages."""
-    place = f"/root/job-{project.replace('/', '-')}-{branch.replace('/', '-')}"
-    clone = f"rm -rf {place}; git clone --quiet --branch {branch} /opt/git/{project} {place}"
-    return in_chroot(root, f"{clone}; install-distro-packages {' '.join(options)} {place}")
 
 
 def has(root: Path, package: str) -> bool:

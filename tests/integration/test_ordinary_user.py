@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.integration.project import HERE, Project, leftovers, owners_and_modes
 from tests.integration.users import may_make_user_namespaces, ordinary_user
@@ -22,18 +19,6 @@ ln /etc/plain /etc/hardlink
 rm /etc/os-release
 rm -r /home && mkdir /home
 """
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    """A directory that a user other than the one who runs the tests can reach."""
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent.name.startswith("pytest-"):
-            parent.chmod(0o755)
-    tmp_path.chmod(0o755)
-    home = tmp_path / "home"
-    home.mkdir()
-    yield home
 
 
 def prepared(directory: Path) -> Project:
