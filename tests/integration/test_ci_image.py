@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,12 +103,20 @@ class CiImage(CachedProject):
 
     def fill(self, url: str) -> None:
         """Make the projects and say which files."""
-        self.projects = ["org/unit", "org/plain", "org/broken", "openstack/devstack", "org/nowhere"]
+        self.projects = [
+            "org/unit",
+            "org/plain",
+            "org/broken",
+            "openstack/devstack",
+            "org/nowhere",
+            "org/role",
+        ]
         self.files = [f"{url}/get-pip.py", f"{url}/dead.img"]
         upstream = self.upstream
         upstream.commit("org/unit", {"bindep.txt": f"libyaml-dev [platform:dpkg]\n{UNKNOWN}\n"})
         upstream.commit("org/unit", {"bindep.txt": "jq\n"}, "stable/1")
         upstream.commit("org/plain", {"README": "declares nothing\n"})
+        upstream.commit("org/role", {"bindep.txt": "libxml2-utils [test !platform:ubuntu]\n"})
         upstream.commit("org/broken", {"other-requirements.txt": f"hello\n{UNREADABLE}\n"})
         upstream.commit(
             "openstack/devstack",
@@ -254,6 +263,58 @@ def test_a_job_whose_list_cannot_be_read(image: Built) -> None:
     done = job(root, "org/broken", "--offline")
     assert done.returncode == 2
     assert "other-requirements.txt" in done.stderr and "line 2 cannot be read" in done.stderr
+
+
+def test_the_role_for_ansible(bookworm: Built, tmp_path: Path) -> None:
+    """The role in an image without a network: what the project declares, once, and a list that cannot be read."""
+    _, _, root = bookworm
+    assert not has(root, "libxml2-utils")
+    job(root, "org/role", "--list")
+    (tmp_path / "inventory").write_text(
+        f"{root} ansible_connection=tree ansible_python_interpreter=/usr/bin/python3\n"
+    )
+
+    def play(project: str) -> subprocess.CompletedProcess[str]:
+        # A job's checkout.
+        job(root, project, "--list")
+        place = f"/root/job-{project.replace('/', '-')}-master"
+        (tmp_path / "play.yaml").write_text(
+            "- hosts: all\n  gather_facts: false\n  roles:\n    - role: install-distro-packages\n"
+            f"      install_distro_packages_directory: {place}\n"
+            "      install_distro_packages_offline: true\n"
+        )
+        return subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "ansible",
+                "playbook",
+                "-i",
+                str(tmp_path / "inventory"),
+                str(tmp_path / "play.yaml"),
+            ],
+            env={
+                **os.environ,
+                "ANSIBLE_ROLES_PATH": str(SPECS.parent / "roles"),
+                "ANSIBLE_CONNECTION_PLUGINS": str(Path(__file__).parent / "ansible/connection_plugins"),
+                "ANSIBLE_HOME": str(tmp_path / "ansible"),
+                "ANSIBLE_NOCOLOR": "1",
+                "LC_ALL": "C.UTF-8",
+            },
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+
+    first = play("org/role")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "changed=1" in first.stdout
+    assert has(root, "libxml2-utils")
+    again = play("org/role")
+    assert again.returncode == 0 and "changed=0" in again.stdout, again.stdout
+    unreadable = play("org/broken")
+    assert unreadable.returncode != 0
+    assert "line 2 cannot be read" in unreadable.stdout
 
 
 # --- it boots --------------------------------------------------------------------------------------------------------
