@@ -34,8 +34,8 @@ RPM_QUERY_WEAK = RPM_QUERY + r"[R\t%{=NAME}\t%{RECOMMENDNAME}\n]"
 EXTRACT = (
     'if [ -e "$1/var/lib/dpkg/status" ]; then cp "$1/var/lib/dpkg/status" "$2/dpkg-policy";'
     ' elif [ -x "$1/usr/bin/rpm" ]; then'
-    f" chroot \"$1\" rpm -qa --queryformat '{RPM_QUERY_WEAK}' > \"$2/rpm-policy\" 2> /dev/null"
-    f" || chroot \"$1\" rpm -qa --queryformat '{RPM_QUERY}' > \"$2/rpm-policy\"; fi"
+    f' chroot "$1" rpm -qa --queryformat \'{RPM_QUERY_WEAK}\' > "$2/rpm-policy" 2> /dev/null'
+    f' || chroot "$1" rpm -qa --queryformat \'{RPM_QUERY}\' > "$2/rpm-policy"; fi'
 )
 
 #: What is no name in `(foo >= 2 if bar)`.
