@@ -167,7 +167,10 @@ def test_a_hook_that_is_killed(project: Project) -> None:
 
 
 def test_a_hook_that_leaves_a_daemon(project: Project) -> None:
-    project.hook("one/install.d/50-one", "setsid sleep 600 </dev/null & echo started")
+    is_it = "read -r name < /proc/$!/comm && [ $name = sleep ]"
+    project.hook(
+        "one/install.d/50-one", f"setsid sleep 600 </dev/null &\nuntil {is_it}; do :; done\necho started"
+    )
     done = project.build()
     assert done.status == 0, done.errors
     assert "imgc: ended what the step left running: sleep" in done.lines
