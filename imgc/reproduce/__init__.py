@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Built", "Difference", "Verdict", "built", "check_reproducible", "compare"]
 
-#: Directories of a cache with what came from outside.  The second build takes it from the first one's.
-_FROM_OUTSIDE = ("downloads", "archives", "wheels", "git", "files", "pins")
+#: Directories of a cache with what came from outside.  The second build takes it from the first one's, and makes of
+#: it what it needs, such as trees of mirrors.
+_FROM_OUTSIDE = (
+    *("downloads", "archives", "wheels", "git", "files", "pins"),
+    *("caches/git/mirrors", "caches/git/lists", "caches/bindep", "caches/files"),
+)
 
 #: Far from UTC in both directions of the day.
 _ZONE = "Pacific/Kiritimati"
@@ -117,9 +121,11 @@ def _share(cache: Path, again: Path) -> None:
     """Let the cache ``again`` have what the other one got from outside."""
     for name in _FROM_OUTSIDE:
         if (cache / name).is_dir():
+            place = again / name
+            place.parent.mkdir(parents=True, exist_ok=True)
             # A relative link leads there inside the sandbox too, where the host's root is not the root.
-            target = os.path.relpath(os.path.realpath(cache / name), os.path.realpath(again))
-            (again / name).symlink_to(target, target_is_directory=True)
+            target = os.path.relpath(os.path.realpath(cache / name), os.path.realpath(place.parent))
+            place.symlink_to(target, target_is_directory=True)
 
 
 def _other_place(options: BuildOptions) -> bool | None:

@@ -197,3 +197,15 @@ def test_bad_entries_are_told_with_their_places(served: tuple[CachedProject, lis
     told = "\n".join(event["text"] for event in done.of("Notice")) + done.errors
     assert "projects.txt:2:1: E651" in told
     assert "projects.txt:3:1: E651" in told
+
+
+def test_two_builds_with_caches_are_the_same(served: tuple[CachedProject, list[str]]) -> None:
+    """The second one makes the trees anew, of the same mirrors, and asks nobody."""
+    project, sent = served
+    assert project.build().status == 0
+    shutil.rmtree(project.upstream.directory)
+    sent.clear()
+    done = project.imgc("build", project.name, "--check-reproducible", "-o", str(project.images))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "a second build is the same, byte for byte" in done.stdout
+    assert sent == []
