@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from imgc.caches.pinning import report
+from imgc.caches.pinning import KINDS, report
 from imgc.graph import steps_in_order
 from imgc.graph.step import Step
 
@@ -28,6 +28,8 @@ def cache_report(
 
     What its hooks warned of, when they ran, is among the findings.
     """
+    if not any(source.kind in KINDS for source in sources):
+        return None
     warnings = [text for step in steps_in_order(graph) for text in _warnings(step, keys, store)]
     return report(platform, sources, pins, store.cache, warnings)
 

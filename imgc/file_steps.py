@@ -93,7 +93,7 @@ def _judge_packages(files: Files, lists: Path) -> None:
     from imgc.caches.bindep_cache import asked_by
 
     found = package_policy.read(files.made)
-    asked = asked_by(files.cache, Pin("bindep", "", (("sha256", lists.name),)))
+    asked = asked_by(lists)
     wanted = package_policy.mentioned({*asked, *files.platform.packages}, element_texts(files.plan))
     problems = Collector()
     for problem in package_policy.judge(found, asked, {*wanted, *files.platform.packages}):

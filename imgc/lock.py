@@ -83,6 +83,8 @@ class Source:
     location: str
     detail: tuple[tuple[str, str], ...] = ()
     place: Place | None = field(default=None, compare=False)
+    #: Where each of several things in it was written, in their order; empty where it is one thing.
+    places: tuple[Place, ...] = field(default=(), compare=False)
 
     def get(self, name: str) -> str:
         """One of ``detail``; empty when it is not there."""

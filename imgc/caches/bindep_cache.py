@@ -21,6 +21,7 @@ from imgc.caches.bindep_sets import Asked, Evaluation, Texts, finding_as_json
 from imgc.caches.devstack_lists import directory_of
 from imgc.caches.git_read import files_at, mirror_of
 from imgc.caches.model import Pinned, Tree, trees_of
+from imgc.caches.whole import write_whole
 from imgc.errors import Collector, ImgcError, Place
 from imgc.lock import Pin, Source
 
@@ -68,10 +69,13 @@ def fetch_bindep(source: Source, pin: Pin, git: Pin | None, cache: Path) -> Path
     return directory
 
 
-def asked_by(cache: Path, pin: Pin) -> dict[str, tuple[str, ...]]:
-    """Who asks for each package of a pin: ``org/repo@branch``, ``fallback list``; empty when that is not known here."""
+def asked_by(offered: Path) -> dict[str, tuple[str, ...]]:
+    """Who asks for each package of an offered directory: ``org/repo@branch``, ``fallback list``.
+
+    Empty when that is not known here.
+    """
     try:
-        text = (_directory(cache, pin.get("sha256")) / "asked-by").read_text(encoding="utf-8")
+        text = (offered / "asked-by").read_text(encoding="utf-8")
     except OSError:
         return {}
     pairs = (line.split("\t") for line in text.splitlines())
@@ -222,11 +226,7 @@ def _keep(asked: Asked, target: Target, cache: Path) -> str:
 def _write(path: Path, content: bytes) -> None:
     """A file, whole or not at all; E304 when the cache cannot be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(f".{path.name}.{os.getpid()}")
-        new.write_bytes(content)
-        new.chmod(0o644)
-        new.rename(path)
+        write_whole(path, content)
     except OSError as error:
         raise ImgcError("E304", f"Cannot write {path}: {error.strerror}.") from error
 

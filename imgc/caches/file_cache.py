@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from imgc.caches.image_list import RunScript, images_of, write_whole
+from imgc.caches.image_list import RunScript, images_of
 from imgc.caches.model import Pinned
+from imgc.caches.whole import write_whole
 from imgc.errors import Collector, ImgcError, Place, Problems
 from imgc.lock import EARLIEST_EPOCH, Pin, Source
 from imgc.sources.cache_lock import locked

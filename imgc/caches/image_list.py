@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 from imgc.caches.git_read import export, files_at
 from imgc.caches.model import Tree, trees_of
+from imgc.caches.whole import write_whole
 from imgc.errors import ImgcError, Place
 from imgc.lock import Pin
 
@@ -142,16 +142,3 @@ class _Lists:
         """Keep what is known of these branches; the others are gone."""
         kept = {branch: dict(one) for branch, one in sorted(self._known.items()) if branch in branches}
         write_whole(self._path, json.dumps(kept, indent=1).encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Give a file in the cache its content: whole, whoever else does so at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import queue
 import re
 import shutil
@@ -27,6 +26,7 @@ from imgc.caches import refs
 from imgc.caches.git_read import mirror_of
 from imgc.caches.projects import Project
 from imgc.caches.refs import Refs, Unknown, Unreachable
+from imgc.caches.whole import write_whole
 from imgc.errors import ImgcError
 from imgc.sources.cache_lock import locked
 from imgc.sources.git_program import git_alone, git_on_network, last_words
@@ -272,16 +272,7 @@ def _tidy(mirror: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a small file: whole or not at all."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-            os.fchmod(handle, 0o644)
-        os.rename(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(path, text.encode("utf-8", "surrogateescape"))
 
 
 def _clear(mirrors: Path) -> None:

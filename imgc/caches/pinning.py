@@ -7,24 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imgc.caches.model import Pinned
+from imgc.caches.whole import write_whole
 from imgc.errors import Collector, ImgcError
 from imgc.lock import Pin, Pins, Source
+
+if TYPE_CHECKING:
+    from imgc.caches.image_list import RunScript
 
 #: The kinds of sources that are pinned here, each after those it follows from.
 KINDS = ("git-cache", "bindep", "file-cache")
 
 #: Told what is being done, in a line.
 Tell = Callable[[str], None]
-
-#: Runs a script that a repository brought, by itself: its directory, its words, what is told each line; its status.
-RunScript = Callable[[Path, Sequence[str], Tell], int]
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,9 @@ class _Work:
 
     def _pinned(self, source: Source, before: Pin | None, git: Pin | None) -> Pinned:
         if self._offline and source.kind != "bindep":
-            said = f"{source.kind} {source.name} is not pinned, and nothing may be looked up."
-            raise ImgcError("E612", said, hint="`imgc lock` pins it, with the network.", place=source.place)
+            from imgc.sources.pinning import not_pinned
+
+            raise not_pinned(source)
         follows = git if source.kind != "git-cache" else None
         if (source, follows) not in self._done:
             self._done[source, follows] = self._pin(source, before, git)
@@ -114,7 +115,15 @@ class _Work:
             return pin_bindep(source, git, self._cache, tell=self._tell)
         from imgc.caches.file_cache import pin_file_cache
 
-        return pin_file_cache(source, before, git, self._cache, run_script=self._run_script, tell=self._tell)
+        return pin_file_cache(
+            source,
+            before,
+            git,
+            self._cache,
+            run_script=self._run_script,
+            tell=self._tell,
+            places=source.places,
+        )
 
 
 def remember(platform: str, pinned: Iterable[Pinned], cache: Path) -> None:
@@ -126,10 +135,7 @@ def remember(platform: str, pinned: Iterable[Pinned], cache: Path) -> None:
     }
     path = _findings_file(platform, cache)
     kept = {**_remembered(path), **told}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(kept, indent=1, sort_keys=True), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, json.dumps(kept, indent=1, sort_keys=True).encode())
 
 
 def _findings_file(platform: str, cache: Path) -> Path:

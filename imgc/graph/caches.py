@@ -142,7 +142,9 @@ def _files(plan: Plan) -> Source:
         "devstack": files.devstack,
         "strict": "yes" if files.strict else "",
     }
-    return Source("file-cache", "files", "", tuple(detail.items()), plan.platform.place("caches.files.list"))
+    place = plan.platform.place
+    places = tuple(place(f"caches.files.list[{number}].url") for number in range(len(listed)))
+    return Source("file-cache", "files", "", tuple(detail.items()), place("caches.files.list"), places)
 
 
 def _digest(path: str, code: str, place: Place, problems: Collector) -> str:

@@ -195,10 +195,14 @@ def _refuse(missing: Iterable[Source]) -> None:
     """Raise E612 for every source without a pin."""
     problems = Collector()
     for source in missing:
-        said = f"{source.kind} {source.name} is not pinned, and nothing may be looked up."
-        hint = "`imgc lock` pins it, with the network."
-        problems.add(ImgcError("E612", said, hint=hint, place=source.place))
+        problems.add(not_pinned(source))
     problems.check()
+
+
+def not_pinned(source: Source) -> ImgcError:
+    """E612 for a source that has no pin where nothing may be looked up."""
+    said = f"{source.kind} {source.name} is not pinned, and nothing may be looked up."
+    return ImgcError("E612", said, hint="`imgc lock` pins it, with the network.", place=source.place)
 
 
 # --- side by side -------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def test_all_branches_of_all_projects_count_and_each_set_is_kept(cache: Cache) -
     pin = cache.pin().pin
     assert cache.offered(pin, "packages") == ["aa", "bb", "cc"]
     assert cache.offered(pin, "sets") == ["aa", "aa bb", "cc"]
-    assert asked_by(cache.path, pin) == {
+    assert asked_by(report_of(cache.path, pin).parent) == {
         "aa": ("org/one@stable/a", "org/two@master"),
         "bb": ("org/one@stable/a",),
         "cc": ("org/two@stable/a",),
@@ -136,7 +136,7 @@ def test_the_fallback_list_counts_and_is_offered(cache: Cache, tmp_path: Path) -
     pin = pin_bindep(source, None, cache.path, tell=lambda _line: None).pin
     assert cache.offered(pin, "packages") == ["basic"]
     assert cache.offered(pin, "fallback") == ["basic", "other [platform:rpm]"]
-    assert asked_by(cache.path, pin) == {"basic": ("fallback list",)}
+    assert asked_by(report_of(cache.path, pin).parent) == {"basic": ("fallback list",)}
     # Jobs read it by themselves, so what is not for this platform counts, too.
     fallback.write_text("basic\nmore [platform:rpm]\n")
     assert cache.pin(cache.source(fallback=str(fallback))).pin.value != pin.value

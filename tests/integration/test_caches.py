@@ -129,6 +129,8 @@ def test_what_cannot_be_reached_stays_as_it_was(served: tuple[CachedProject, lis
     assert "projects.txt:2:1: E652" in told or "projects.txt:2:1: E653" in told, told
     assert "projects.txt:3:1: E653" in told
     assert "tiny.yaml:" in told and "E659" in told and "nothing.py" in told
+    line = next(n for n, text in enumerate(project.spec().splitlines(), 1) if "nothing.py" in text)
+    assert f"tiny.yaml:{line}:9: E659" in told
     root = project.unpacked()
     assert (root / "opt/git/org/two/README").read_text() == "two\n"
     assert not (root / "opt/git/org/never-there").exists()
