@@ -57,8 +57,8 @@ class Bases(Project):
 
 
 @pytest.fixture(scope="module")
-def bases(debian: Debian, tmp_path_factory: pytest.TempPathFactory) -> Bases:
-    made = Bases(tmp_path_factory.mktemp("bases"), debian)
+def bases(debian: Debian, module_path: Path) -> Bases:
+    made = Bases(module_path, debian)
     done = made.imgc("build", "--all", "--refresh", "-o", str(made.images), seconds=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return made

@@ -129,8 +129,9 @@ class CiImage(CachedProject):
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    www = tmp_path_factory.mktemp("www")
+def url(module_path: Path) -> Iterator[str]:
+    www = module_path / "www"
+    www.mkdir()
     (www / "get-pip.py").write_text("print('pip')\n")
     (www / "cirros.img").write_bytes(bytes(1 << 16))
     with web(www) as (url, _):
@@ -142,6 +143,7 @@ Built = tuple[CiImage, Build, Path]
 
 def built(platform: str, world: UbuntuWorld | None, url: str, outputs: str, directory: Path) -> Built:
     """The platform, how its build went, and its tree."""
+    directory.mkdir()
     image = CiImage(directory, platform=platform, world=world)
     image.outputs = outputs
     image.fill(url)
@@ -151,29 +153,29 @@ def built(platform: str, world: UbuntuWorld | None, url: str, outputs: str, dire
 
 
 @pytest.fixture(scope="module")
-def trusty(world: UbuntuWorld, url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
+def trusty(world: UbuntuWorld, url: str, module_path: Path) -> Iterator[Built]:
     made = built(
         "ubuntu-trusty",
         world,
         url,
         "qcow2, {format: tar, compression: none}",
-        tmp_path_factory.mktemp("ci-trusty"),
+        module_path / "trusty",
     )
     yield made
-    shutil.rmtree(made[2])
+    shutil.rmtree(made[0].directory)
 
 
 @pytest.fixture(scope="module")
-def bookworm(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
+def bookworm(url: str, module_path: Path) -> Iterator[Built]:
     made = built(
         "debian-bookworm",
         None,
         url,
         "{format: tar, compression: none}",
-        tmp_path_factory.mktemp("ci-bookworm"),
+        module_path / "bookworm",
     )
     yield made
-    shutil.rmtree(made[2])
+    shutil.rmtree(made[0].directory)
 
 
 @pytest.fixture(params=["trusty", "bookworm"])

@@ -197,10 +197,8 @@ class WithNetworkManager(Debian):
 
 
 @pytest.mark.slow
-def test_network_manager_brings_up_two_cards_a_bond_and_vlans(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
-) -> None:
-    managed = WithNetworkManager(tmp_path_factory.mktemp("managed"))
+def test_network_manager_brings_up_two_cards_a_bond_and_vlans(tmp_path: Path) -> None:
+    managed = WithNetworkManager(tmp_path)
     managed.say("managed")
     done = managed.build("--format", "qcow2", seconds=900)
     assert done.status == 0, done.errors

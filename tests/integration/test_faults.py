@@ -23,9 +23,9 @@ ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL
 
 
 @pytest.fixture(scope="module")
-def bootstrapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bootstrapped(module_path: Path) -> Path:
     """A cache that has the tiny system already."""
-    project = Project(tmp_path_factory.mktemp("bootstrapped"))
+    project = Project(module_path)
     assert project.build().status == 0
     return project.cache
 

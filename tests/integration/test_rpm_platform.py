@@ -84,9 +84,9 @@ class Rocky(Project):
 
 
 @pytest.fixture(scope="module")
-def rocky(rpm_world: RpmWorld, tmp_path_factory: pytest.TempPathFactory) -> Rocky:
+def rocky(rpm_world: RpmWorld, module_path: Path) -> Rocky:
     """The platform with its caches, before it is built."""
-    rocky = Rocky(tmp_path_factory.mktemp("rocky-9"), host={"IMGC_ROCKY_MIRROR": rpm_world.url})
+    rocky = Rocky(module_path, host={"IMGC_ROCKY_MIRROR": rpm_world.url})
     rocky.elements[rpm_world.keys_element(rocky.directory / "specs/elements")] = None
     rpm_world.add(Package("moving", "1", "1", files=["/usr/share/moving"]))
     rpm_world.add(Package("forged", "1", "1", files=["/usr/share/forged"]), signed=False)

@@ -140,12 +140,12 @@ class Machine:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(module_path: Path) -> Path:
     """The packages that the hooks find in an image, and no more."""
     assert os.geteuid() == 0, "these tests change into an image: run them as root, as CI does"
     mirror = host_mirror("debian", "bookworm")
     assert mirror, "this host names no archive of Debian"
-    root = tmp_path_factory.mktemp("base") / "root"
+    root = module_path / "base"
     subprocess.run(
         ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", "bookworm", root, mirror.url],
         check=True,

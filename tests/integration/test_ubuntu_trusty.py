@@ -68,9 +68,9 @@ class Noble(Ubuntu):
 
 
 @pytest.fixture(scope="module")
-def trusty(world: UbuntuWorld, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ubuntu, Build]:
+def trusty(world: UbuntuWorld, module_path: Path) -> tuple[Ubuntu, Build]:
     """The platform, built once, and how that went."""
-    platform = Ubuntu(tmp_path_factory.mktemp("trusty"), world=world)
+    platform = Ubuntu(module_path, world=world)
     platform.outputs = "qcow2, {format: tar, compression: none}"
     # The pins of a world that was made anew are not those of the one before.
     done = platform.build("--refresh", seconds=900)

@@ -109,9 +109,9 @@ class Image:
 
 
 @pytest.fixture(scope="module")
-def users(tmp_path_factory: pytest.TempPathFactory) -> Users:
+def users(module_path: Path) -> Users:
     """Both platforms, built once."""
-    users = Users(tmp_path_factory.mktemp("users"))
+    users = Users(module_path)
     users.by_puppet()
     done = users.make("native", "puppet")
     assert done.returncode == 0, done.stdout + done.stderr
